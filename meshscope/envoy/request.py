@@ -1,0 +1,48 @@
+"""The request and the connection that Envoy's matchers look at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class HttpRequest(msgspec.Struct, frozen=True):
+    """One HTTP request; `path` includes the query, header names are lower-case, pseudo headers are not in `headers`."""
+
+    method: str = "GET"
+    authority: str = ""
+    path: str = "/"
+    headers: tuple[tuple[str, str], ...] = ()
+    scheme: str = "http"
+
+    def header(self, name: str) -> str | None:
+        """A header's value as Envoy's matchers see it: pseudo headers too, several values joined by a comma."""
+        pseudo = {":method": self.method, ":authority": self.authority, ":path": self.path, ":scheme": self.scheme}
+        lowered = name.lower()
+        if lowered == "host":
+            lowered = ":authority"
+        if lowered in pseudo:
+            return pseudo[lowered]
+        values = [value for key, value in self.headers if key.lower() == lowered]
+        return ",".join(values) if values else None
+
+    @property
+    def path_without_query(self) -> str:
+        return self.path.partition("#")[0].partition("?")[0]
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """What the server's proxy knows of a connection. None and "" mean what Envoy would see, not ignorance."""
+
+    source_address: str = ""
+    source_port: int = 0
+    destination_address: str = ""
+    destination_port: int = 0
+    server_name: str = ""
+    """SNI of the TLS handshake, "" for plaintext."""
+    peer_principals: tuple[str, ...] = ()
+    """URI SANs of the peer's verified certificate, else its subject; empty without mTLS."""
+    mtls: bool = False
+    dynamic_metadata: dict[str, Any] = {}
+    """filter_metadata that earlier filters set (`envoy.filters.http.jwt_authn`, `istio_authn`, …)."""
