@@ -1,0 +1,1 @@
+"""The Textual application on the same engine; importable as meshscope.tui."""
