@@ -1,4 +1,4 @@
-"""What all tests share: where the checkout is, Hypothesis' profile, and which tests need more than a laptop."""
+"""What all tests share: where the checkout is, Hypothesis' profile, and what needs a cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def repository() -> Path:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--cluster", action="store_true", help="run the tests that need a Kubernetes cluster and root")
+    parser.addoption("--cluster", action="store_true", help="run the tests that need a cluster and root")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
