@@ -1,0 +1,1 @@
+"""Renders what commands found: text, JSON, YAML and Markdown. Computes nothing."""
