@@ -275,6 +275,7 @@ class Listener(Struct, frozen=True):
     traffic_direction: str = "UNSPECIFIED"
     use_original_dst: bool = False
     bind_to_port: bool = True
+    filter_chain_matcher: dict[str, Any] | None = None
     stat_prefix: str = ""
     metadata: Metadata = Metadata()
     warming: bool = False
@@ -309,6 +310,7 @@ class HttpConnectionManager(Struct, frozen=True):
     server_name: str = ""
     strip_any_host_port: bool = False
     strip_matching_host_port: bool = False
+    strip_trailing_host_dot: bool = False
 
 
 class TcpWeightedCluster(Struct, frozen=True):
@@ -346,6 +348,7 @@ class RouteConfiguration(Struct, frozen=True):
     name: str = ""
     virtual_hosts: tuple[VirtualHost, ...] = ()
     ignore_port_in_host_matching: bool = False
+    ignore_path_parameters_in_path_matching: bool = False
     typed_per_filter_config: dict[str, Raw] = {}
 
 
@@ -362,10 +365,10 @@ class RouteMatch(Struct, frozen=True):
     runtime_fraction: RuntimeFraction | None = None
     headers: tuple[HeaderMatcher, ...] = ()
     query_parameters: tuple[QueryParameterMatcher, ...] = ()
-    cookies: tuple[dict[str, Any], ...] = ()
+    cookies: tuple[CookieMatcher, ...] = ()
     grpc: dict[str, Any] | None = None
     tls_context: dict[str, Any] | None = None
-    dynamic_metadata: tuple[dict[str, Any], ...] = ()
+    dynamic_metadata: tuple[MetadataMatcher, ...] = ()
     filter_state: tuple[dict[str, Any], ...] = ()
 
 
@@ -425,6 +428,56 @@ class QueryParameterMatcher(Struct, frozen=True):
     present_match: bool | None = None
 
 
+class CookieMatcher(Struct, frozen=True):
+    name: str = ""
+    string_match: StringMatcher | None = None
+    range_match: Int64Range | None = None
+    present_match: bool | None = None
+    invert_match: bool = False
+    treat_missing_cookie_as_empty: bool = False
+
+
+class DoubleRange(Struct, frozen=True):
+    start: float = 0.0
+    end: float = 0.0
+
+
+class DoubleMatcher(Struct, frozen=True):
+    range: DoubleRange | None = None
+    exact: float | None = None
+
+
+class ListMatcher(Struct, frozen=True):
+    one_of: ValueMatcher | None = None
+
+
+class OrMatcher(Struct, frozen=True):
+    value_matchers: tuple[ValueMatcher, ...] = ()
+
+
+class ValueMatcher(Struct, frozen=True):
+    """A condition on one value of dynamic metadata."""
+
+    null_match: dict[str, Any] | None = None
+    double_match: DoubleMatcher | None = None
+    string_match: StringMatcher | None = None
+    bool_match: bool | None = None
+    present_match: bool | None = None
+    list_match: ListMatcher | None = None
+    or_match: OrMatcher | None = None
+
+
+class PathSegment(Struct, frozen=True):
+    key: str = ""
+
+
+class MetadataMatcher(Struct, frozen=True):
+    filter: str = ""
+    path: tuple[PathSegment, ...] = ()
+    value: ValueMatcher = ValueMatcher()
+    invert: bool = False
+
+
 class WeightedCluster(Struct, frozen=True):
     name: str = ""
     cluster_header: str = ""
@@ -435,6 +488,9 @@ class WeightedCluster(Struct, frozen=True):
 class WeightedClusters(Struct, frozen=True):
     clusters: tuple[WeightedCluster, ...] = ()
     total_weight: int | None = None
+    header_name: str = ""
+    use_hash_policy: bool = False
+    runtime_key_prefix: str = ""
 
 
 class RetryPolicy(Struct, frozen=True):
@@ -462,6 +518,8 @@ class RouteAction(Struct, frozen=True):
     cluster: str | None = None
     cluster_header: str | None = None
     weighted_clusters: WeightedClusters | None = None
+    cluster_specifier_plugin: str = ""
+    inline_cluster_specifier_plugin: dict[str, Any] | None = None
     cluster_not_found_response_code: str = "SERVICE_UNAVAILABLE"
     timeout: str = ""
     idle_timeout: str = ""

@@ -8,7 +8,7 @@ import msgspec
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """One HTTP request; `path` includes the query, header names are lower-case, pseudo headers are not in `headers`."""
+    """One HTTP request; `path` includes the query, header names are lower-case, pseudo headers not among them."""
 
     method: str = "GET"
     authority: str = ""
@@ -17,8 +17,13 @@ class HttpRequest(msgspec.Struct, frozen=True):
     scheme: str = "http"
 
     def header(self, name: str) -> str | None:
-        """A header's value as Envoy's matchers see it: pseudo headers too, several values joined by a comma."""
-        pseudo = {":method": self.method, ":authority": self.authority, ":path": self.path, ":scheme": self.scheme}
+        """A header's value as Envoy's matchers see it: pseudo headers too, several values joined by comma."""
+        pseudo = {
+            ":method": self.method,
+            ":authority": self.authority,
+            ":path": self.path,
+            ":scheme": self.scheme,
+        }
         lowered = name.lower()
         if lowered == "host":
             lowered = ":authority"
@@ -44,5 +49,13 @@ class Connection(msgspec.Struct, frozen=True):
     peer_principals: tuple[str, ...] = ()
     """URI SANs of the peer's verified certificate, else its subject; empty without mTLS."""
     mtls: bool = False
+    """The peer showed a certificate and it was verified."""
     dynamic_metadata: dict[str, Any] = {}
     """filter_metadata that earlier filters set (`envoy.filters.http.jwt_authn`, `istio_authn`, …)."""
+    tls: bool = False
+    """TLS, with or without a client certificate; see `encrypted`."""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection is TLS at all: said so, or implied by a certificate or an SNI."""
+        return self.tls or self.mtls or bool(self.server_name)
