@@ -49,7 +49,9 @@ ensure_venv() {
     if venv_is_current dev || venv_is_current "$lock"; then
         return
     fi
-    if ! "$VENV/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11) or sys.prefix != sys.argv[1])' "$VENV" 2>/dev/null; then
+    # Commands in an environment name its place: one that was moved with the checkout is made anew.
+    if ! grep -qsF "$VENV/bin/python" "$VENV/bin/pip" ||
+        ! "$VENV/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
         python="$(find_python)" || exit
         echo "Making the virtual environment $VENV with $("$python" --version)" >&2
         "$python" -m venv --clear "$VENV" >&2 || die "could not make $VENV"

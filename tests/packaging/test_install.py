@@ -65,8 +65,9 @@ class Environment:
         self.root = root
         self.python = root / "bin" / "python"
         self.site = Path(sysconfig.get_path("purelib", "venv", {"base": str(root)}))
-        # A path line is not searched for further .pth files, so the editable meshscope there stays unseen.
-        (self.site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        # Sorts before the pointer of an editable install, which needs it. The directory named in it is not
+        # searched for further .pth files, so the running environment's editable meshscope stays unseen.
+        (self.site / "_dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def install(self, *what: str | Path) -> None:
         pip = (sys.executable, "-m", "pip", "--python", self.python, "install", "--no-index", "--no-deps")
@@ -76,7 +77,7 @@ class Environment:
         return run(self.python, "-I", "-c", code, cwd=self.root).strip()
 
     def top_level(self) -> set[str]:
-        return {entry.name for entry in self.site.iterdir()} - {"dependencies.pth", "__pycache__"}
+        return {entry.name for entry in self.site.iterdir()} - {"_dependencies.pth", "__pycache__"}
 
 
 @pytest.fixture(scope="module")
