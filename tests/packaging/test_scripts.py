@@ -28,7 +28,7 @@ def fake_machine(
         (root / "scripts" / script).chmod(0o755)
     binaries = root / "bin"
     binaries.mkdir()
-    for tool in ("bash", "basename", "cat", "dirname", "env", "rm", "sh"):
+    for tool in ("bash", "basename", "cat", "dirname", "env", "grep", "rm", "sh"):
         (binaries / tool).symlink_to(
             next(Path(d) / tool for d in ("/bin", "/usr/bin") if (Path(d) / tool).exists())
         )
