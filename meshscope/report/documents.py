@@ -10,7 +10,7 @@ from meshscope import __version__
 from meshscope.model.findings import Evidence
 from meshscope.report.safe import REDACTED, SECRET_HEADERS
 from meshscope.rules.rule import LoadedRule
-from meshscope.walk.hops import Hop, Outcome, Walk
+from meshscope.walk.hops import Branch, Hop, Outcome, Walk
 
 SCHEMA = 1
 
@@ -21,7 +21,7 @@ def tool() -> dict[str, str]:
 
 
 class TraceHop(msgspec.Struct, frozen=True):
-    """One decision. `proxy` is NAMESPACE/POD, `kubernetes` KIND.GROUP/NAMESPACE/NAME; "" where there is none."""
+    """One decision. `proxy` is NAMESPACE/POD, `kubernetes` KIND.GROUP/NAMESPACE/NAME; "" if there is none."""
 
     stage: str
     outcome: Outcome
@@ -42,7 +42,10 @@ class TraceBranch(msgspec.Struct, frozen=True):
 
 
 class TraceWalk(msgspec.Struct, frozen=True):
-    """One request and every way it can go; the shares add up to 1. Values of secret headers are left out."""
+    """One request and every way it can go; the shares add up to 1.
+
+    `method` is "" for plain TCP. The values of headers that hold credentials are left out.
+    """
 
     source: str
     method: str
@@ -99,17 +102,28 @@ def _walk(walk: Walk) -> TraceWalk:
     return TraceWalk(
         source=walk.source,
         method=request.method,
-        url=f"{request.scheme}://{request.authority}{request.path}",
+        url=_url(walk),
         headers=tuple(
             (name, REDACTED if name.lower() in SECRET_HEADERS else value) for name, value in request.headers
         ),
         host=walk.host,
         port=walk.port,
-        branches=tuple(
-            TraceBranch(branch.share, branch.outcome, tuple(map(_hop, branch.hops)))
-            for branch in walk.branches
-        ),
+        branches=tuple(map(_branch, walk.branches)),
     )
+
+
+def _url(walk: Walk) -> str:
+    request = walk.request
+    is_tcp = not request.method
+    return (
+        f"tcp://{walk.host}:{walk.port}"
+        if is_tcp
+        else f"{request.scheme}://{request.authority}{request.path}"
+    )
+
+
+def _branch(branch: Branch) -> TraceBranch:
+    return TraceBranch(branch.share, branch.outcome, tuple(map(_hop, branch.hops)))
 
 
 def _hop(hop: Hop) -> TraceHop:

@@ -57,16 +57,11 @@ class _Trace:
 
     def _hop(self, hop: TraceHop, margin: str) -> Iterator[Line]:
         mark, style = _MARKS[hop.outcome]
-        stage = hop.stage.replace("_", " ")
         decision = f"{hop.decision} ({hop.cause})" if hop.cause else hop.decision
-        indent = len(margin) + _STAGE + 4
-        for position, line in enumerate(_fill(decision, self.width - indent)):
-            head = (
-                [(f"  {mark} ", style), (f"{stage:<{_STAGE}}", "")]
-                if position == 0
-                else [(" " * (_STAGE + 4), "")]
-            )
-            yield [(margin, "dim"), *head, (line, style if hop.outcome != "pass" else "")]
+        head: Line = [(f"  {mark} ", style), (f"{hop.stage.replace('_', ' '):<{_STAGE}}", "")]
+        for line in _fill(decision, self.width - len(margin) - _STAGE - 4):
+            yield [(margin, "dim"), *head, (line, "" if hop.outcome == "pass" else style)]
+            head = [(" " * (_STAGE + 4), "")]
         margin_below: Line = [(margin, "dim"), (" " * (_STAGE + 4), "")]
         if by := " ← ".join(filter(None, (hop.object, hop.kubernetes))):
             yield [*margin_below, (by, "dim")]
