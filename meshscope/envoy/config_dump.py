@@ -25,6 +25,16 @@ class DecodeProblem(Struct, frozen=True):
     why: str
 
 
+def decode_json(raw: bytes | Raw, as_type: type[T]) -> T:
+    """JSON as `as_type`, leniently (`"5"` is 5); whatever is wrong with it is a msgspec.DecodeError."""
+    try:
+        return msgspec.json.decode(raw, type=as_type, strict=False)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(f"not UTF-8: {error.reason} at byte {error.start}") from error
+    except RecursionError as error:
+        raise msgspec.DecodeError("nested too deeply") from error
+
+
 # --- addresses and small things -------------------------------------------------------------------------
 
 
@@ -76,7 +86,7 @@ class TypedExtension(Struct, frozen=True):
         if isinstance(self.typed_config, UnsetType):
             return ""
         try:
-            return _TYPED.decode(self.typed_config).type.rpartition("/")[2]
+            return decode_json(self.typed_config, _Typed).type.rpartition("/")[2]
         except msgspec.DecodeError:
             return ""
 
@@ -84,14 +94,11 @@ class TypedExtension(Struct, frozen=True):
         """The extension's configuration as `as_type`; raises msgspec.DecodeError where it can't be read."""
         if isinstance(self.typed_config, UnsetType):
             return as_type()
-        return msgspec.json.decode(self.typed_config, type=as_type, strict=False)
+        return decode_json(self.typed_config, as_type)
 
 
 class _Typed(Struct, frozen=True):
     type: str = field(name="@type", default="")
-
-
-_TYPED = msgspec.json.Decoder(_Typed)
 
 
 class Percent(Struct, frozen=True):
@@ -383,7 +390,7 @@ class FractionalPercent(Struct, frozen=True):
     @property
     def share(self) -> float:
         """The fraction as a ratio 0 to 1."""
-        return self.numerator / {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}[self.denominator]
+        return self.numerator / {"TEN_THOUSAND": 10_000, "MILLION": 1_000_000}.get(self.denominator, 100)
 
 
 class RuntimeFraction(Struct, frozen=True):
@@ -712,7 +719,7 @@ class Bootstrap(Struct, frozen=True):
 
 
 class _Section(Struct, frozen=True):
-    """Any of the dump's sections: their field names don't collide, so one shape reads them all in one pass."""
+    """Any of the dump's sections: their fields' names differ, so one shape reads them all in one pass."""
 
     type: str = field(name="@type", default="")
     bootstrap: Raw | UnsetType = UNSET
@@ -775,8 +782,8 @@ class ConfigDump:
         """Raises ConfigDumpError where `raw` isn't an Envoy config dump at all."""
         self.problems: list[DecodeProblem] = []
         try:
-            dump = msgspec.json.decode(raw, type=_Dump)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            dump = decode_json(raw, _Dump)
+        except msgspec.DecodeError as error:
             raise ConfigDumpError(str(error)) from error
         if not dump.configs:
             raise ConfigDumpError("no `configs`: this is not an Envoy config dump, or an empty one")
@@ -788,8 +795,8 @@ class ConfigDump:
 
     def _decode(self, raw: Raw, as_type: type[T], where: str) -> T | None:
         try:
-            return msgspec.json.decode(raw, type=as_type, strict=False)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return decode_json(raw, as_type)
+        except msgspec.DecodeError as error:
             self.problems.append(DecodeProblem(where, str(error)))
             return None
 
@@ -832,7 +839,9 @@ class ConfigDump:
         for _, listener in self._entries(("dynamic_listeners",), _ListenerEntry):
             if listener.error_state:
                 found.append(Rejected("listener", listener.name, listener.error_state))
-        for _, cluster in self._entries(("dynamic_active_clusters", "dynamic_warming_clusters"), _ClusterEntry):
+        for _, cluster in self._entries(
+            ("dynamic_active_clusters", "dynamic_warming_clusters"), _ClusterEntry
+        ):
             if cluster.error_state:
                 found.append(Rejected("cluster", "", cluster.error_state))
         for _, route in self._entries(("dynamic_route_configs",), _RouteEntry):
@@ -922,7 +931,7 @@ def seconds(duration: str) -> float | None:
     """Seconds of a protobuf or Go duration ("10s", "0.25s", "500ms", "1m30s"); None where there is none."""
     if not duration:
         return None
-    parts = re.findall(r"([0-9.]+)(ms|us|ns|s|m|h)", duration)
+    parts = re.findall(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ms|us|ns|s|m|h)", duration)
     if not parts:
         return None
     return sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)

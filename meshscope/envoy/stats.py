@@ -1,10 +1,11 @@
 """Reads Envoy's statistics, /stats as text and as Prometheus exposition, into one and the same set of keys.
 
 A key is (scope, name, stat). The scope is a branch of Envoy's own tree (`cluster`, `http`, `listener`, `tcp`,
-`sds`, `server`, `cluster_manager`, …). The name is the cluster, HTTP stat prefix, listener address, TCP stat prefix
-or secret, "" for the other scopes. The stat has every character that Prometheus doesn't allow replaced by `_`: the
-text's `http.inbound_0.0.0.0_9080;.rbac.denied` and `envoy_http_rbac{authz_enforce_result="denied", …}` are both
-("http", "inbound_0.0.0.0_9080", "rbac_denied"). Histograms are left out.
+`sds`, `server`, `cluster_manager`, …). The name is the cluster, HTTP stat prefix, listener address, TCP stat
+prefix or secret, "" for the other scopes. The stat has every character that Prometheus doesn't allow replaced
+by `_`: the text's `http.inbound_0.0.0.0_9080;.rbac.denied` and
+`envoy_http_rbac{authz_enforce_result="denied", …}` are both ("http", "inbound_0.0.0.0_9080", "rbac_denied").
+Histograms are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Sample(Struct, frozen=True):
 
 
 class Stats:
-    """Counters and gauges by (scope, name, stat); Envoy's text has no types, there gauges are told by name."""
+    """Counters and gauges by (scope, name, stat). In Envoy's text, without types, gauges are told by name."""
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, str], dict[str, float]] = {}
