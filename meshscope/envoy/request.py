@@ -8,7 +8,7 @@ import msgspec
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """One HTTP request; `path` includes the query, header names are lower-case, pseudo headers not among them."""
+    """One HTTP request: `path` with its query, lower-case header names without the pseudo headers."""
 
     method: str = "GET"
     authority: str = ""
