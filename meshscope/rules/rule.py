@@ -12,7 +12,7 @@ from meshscope.model.names import ObjectRef
 from meshscope.walk.hops import Stage
 
 if TYPE_CHECKING:
-    from meshscope.facts.facts import Facts
+    from meshscope.rules.facts import Facts
 
 
 class Rule(msgspec.Struct, frozen=True):

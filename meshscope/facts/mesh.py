@@ -1,0 +1,150 @@
+"""The mesh as one source shows it: proxies, Kubernetes objects, control planes, and who has which address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from meshscope.facts.proxy import Proxy
+from meshscope.istio.kubernetes import Objects
+from meshscope.istio.syncz import ProxySync, read_syncz
+from meshscope.model.findings import Unavailable, Unknown
+from meshscope.model.kubernetes import KubernetesObject
+from meshscope.model.names import OUTSIDE, ProxyId, WorkloadId
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from meshscope.sources.source import Source
+
+
+class Mesh:
+    """Everything a source has, read when it is asked for."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.proxies: dict[ProxyId, Proxy] = {identity: Proxy(identity, source) for identity in source.proxies()}
+
+    @property
+    def captured_at(self) -> datetime:
+        """The moment at which ages and certificates are judged."""
+        return self.source.capture.captured_at
+
+    @cached_property
+    def _kubernetes(self) -> tuple[Objects, tuple[Unknown, ...], bool]:
+        read = self.source.kubernetes()
+        if isinstance(read, Unavailable):
+            return Objects(()), (read.unknown(),), False
+        return Objects(read.objects), tuple(problem.unknown() for problem in read.problems), True
+
+    @property
+    def objects(self) -> Objects:
+        return self._kubernetes[0]
+
+    @property
+    def has_kubernetes(self) -> bool:
+        """Whether any Kubernetes object could be read: without, an absent object means nothing."""
+        return self._kubernetes[2]
+
+    @cached_property
+    def cluster(self) -> str:
+        """The cluster's identity: the UID of the namespace kube-system, else what the capture calls it."""
+        return self.objects.cluster_uid or self.source.capture.cluster
+
+    @property
+    def unknowns(self) -> tuple[Unknown, ...]:
+        """What couldn't be read of what was asked for so far."""
+        found = list(self._kubernetes[1])
+        for proxy in self.proxies.values():
+            found.extend(proxy.unknowns.values())
+            if not isinstance(config := proxy.__dict__.get("config"), Unavailable | None):
+                found.extend(
+                    Unknown(f"{problem.where} of {proxy.id}", problem.why, "an Envoy version that meshscope knows")
+                    for problem in config.problems
+                )
+        return tuple(found)
+
+    @cached_property
+    def _pods_by_ip(self) -> dict[str, KubernetesObject]:
+        found: dict[str, KubernetesObject] = {}
+        for pod in self.objects.pods:
+            for address in pod.status.get("podIPs") or ({"ip": pod.status.get("podIP", "")},):
+                if isinstance(address, dict) and address.get("ip"):
+                    found.setdefault(str(address["ip"]), pod)
+        return found
+
+    @cached_property
+    def _proxies_by_ip(self) -> dict[str, Proxy]:
+        found: dict[str, Proxy] = {}
+        for proxy in self.proxies.values():
+            pod = self.pod(proxy.id)
+            ips = _pod_ips(pod) if pod else proxy.node.ips
+            for ip in ips:
+                found.setdefault(ip, proxy)
+        return found
+
+    def pod(self, identity: ProxyId) -> KubernetesObject | None:
+        return self.objects.get("Pod", identity.namespace, identity.pod)
+
+    def pod_at(self, ip: str) -> KubernetesObject | None:
+        return self._pods_by_ip.get(ip)
+
+    def proxy_at(self, ip: str) -> Proxy | None:
+        return self._proxies_by_ip.get(ip)
+
+    def ips(self, proxy: Proxy) -> tuple[str, ...]:
+        pod = self.pod(proxy.id)
+        return (_pod_ips(pod) if pod else ()) or proxy.node.ips
+
+    def workload_at(self, ip: str) -> WorkloadId:
+        """The workload with this address, OUTSIDE where nothing is known to have it."""
+        pod = self.pod_at(ip)
+        if pod is not None:
+            return self.objects.workload_of(pod)
+        proxy = self.proxy_at(ip)
+        return self.workload_of(proxy) if proxy else OUTSIDE
+
+    def workload_of(self, proxy: Proxy) -> WorkloadId:
+        pod = self.pod(proxy.id)
+        return self.objects.workload_of(pod) if pod is not None else proxy.workload
+
+    @cached_property
+    def workloads(self) -> dict[WorkloadId, tuple[ProxyId, ...]]:
+        """Workloads with the pods that belong to them, with and without proxy."""
+        found: dict[WorkloadId, list[ProxyId]] = {}
+        for pod in self.objects.pods:
+            identity = ProxyId(pod.metadata.namespace, pod.metadata.name)
+            found.setdefault(self.objects.workload_of(pod), []).append(identity)
+        for proxy in self.proxies.values():
+            if self.pod(proxy.id) is None:
+                found.setdefault(proxy.workload, []).append(proxy.id)
+        return {workload: tuple(sorted(pods)) for workload, pods in sorted(found.items())}
+
+    def proxies_of(self, workload: WorkloadId) -> tuple[Proxy, ...]:
+        pods = self.workloads.get(workload, ())
+        return tuple(self.proxies[pod] for pod in pods if pod in self.proxies)
+
+    @cached_property
+    def sync(self) -> dict[str, ProxySync]:
+        """What the istiods say of each proxy (`POD.NAMESPACE`), from all that answered."""
+        found: dict[str, ProxySync] = {}
+        for pod in self.source.control_planes():
+            raw = self.source.read_control_plane(pod, "syncz.json")
+            if not isinstance(raw, Unavailable):
+                found.update({status.proxy: status for status in read_syncz(raw)})
+        return found
+
+    def services_of(self, ref_namespace: str, labels: dict[str, str]) -> Iterable[KubernetesObject]:
+        """Services of the namespace whose selector takes these labels."""
+        for service in self.objects.of("Service", namespace=ref_namespace):
+            selector = service.spec.get("selector") or {}
+            if selector and all(labels.get(key) == value for key, value in selector.items()):
+                yield service
+
+
+def _pod_ips(pod: KubernetesObject) -> tuple[str, ...]:
+    listed = pod.status.get("podIPs") or ()
+    ips = tuple(str(entry.get("ip")) for entry in listed if isinstance(entry, dict) and entry.get("ip"))
+    single = str(pod.status.get("podIP") or "")
+    return ips or ((single,) if single else ())

@@ -1,0 +1,361 @@
+"""What a rule sees: the mesh, its edges with their symptoms and walks. Every access is noted by its input's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import msgspec
+
+from meshscope.envoy.access_log import EnvoyMessage
+from meshscope.envoy.clusters import ClusterStatus
+from meshscope.envoy.config_dump import Cluster, ConfigDump
+from meshscope.envoy.request import HttpRequest
+from meshscope.facts.edges import ObservedEdge
+from meshscope.facts.mesh import Mesh
+from meshscope.facts.proxy import Proxy
+from meshscope.facts.symptoms import Symptom
+from meshscope.istio.kubernetes import Objects
+from meshscope.istio.names import cluster_name
+from meshscope.istio.syncz import ProxySync
+from meshscope.model.findings import Edge, Evidence, Unavailable
+from meshscope.model.names import ObjectRef, WorkloadId
+from meshscope.sources.source import Part
+from meshscope.walk.hops import Branch, Hop, Walk
+from meshscope.walk.walk import Call, walk
+
+INPUTS = ("symptoms", "walk", "counters", "hosts", "config", "kubernetes", "log", "sync")
+"""The names a rule declares what it reads with.
+
+symptoms: what fails now on an edge · walk: predicted decisions · counters: statistics that moved, and totals ·
+hosts: /clusters · config: config dumps · kubernetes: objects · log: access log lines and Envoy's own messages ·
+sync: istiod's word of what proxies acknowledged.
+"""
+
+WALKED_REQUESTS = 4
+"""So many different requests of an edge are walked; more tell nothing new of the same routes."""
+
+
+class Predicted(msgspec.Struct, frozen=True):
+    """A walk that fails for a cause: the branch, and the hop that decides."""
+
+    walk: Walk
+    branch: Branch
+    hop: Hop
+
+    @property
+    def share(self) -> float:
+        return self.branch.share
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """A counter that moved between two samples, and where to read it."""
+
+    proxy: Proxy
+    scope: str
+    name: str
+    stat: str
+    by: float
+
+    @property
+    def evidence(self) -> Evidence:
+        return Evidence(
+            f"proxy {self.proxy.id}", self.proxy.path(Part.METRICS),
+            f"{self.scope}.{self.name}.{self.stat} +{self.by:g} since the earlier sample",
+        )  # fmt: skip
+
+
+class EdgeFacts:
+    """One edge for a rule: who calls whom, what fails, what the walk predicts, what counters did."""
+
+    def __init__(self, facts: Facts, observed: ObservedEdge) -> None:
+        self._facts = facts
+        self._observed = observed
+
+    def __repr__(self) -> str:
+        return f"EdgeFacts({self.edge})"
+
+    @property
+    def edge(self) -> Edge:
+        return self._observed.edge
+
+    @property
+    def client(self) -> WorkloadId:
+        return self._observed.key.client
+
+    @property
+    def host(self) -> str:
+        """FQDN of the destination, or the name it was called by."""
+        return self._observed.key.host
+
+    @property
+    def port(self) -> int:
+        return self._observed.key.port
+
+    @property
+    def requests(self) -> int:
+        """How many requests (or connections) were seen in the window; 0 where no log tells."""
+        return self._observed.requests
+
+    @property
+    def client_proxies(self) -> tuple[Proxy, ...]:
+        return self._observed.clients
+
+    @property
+    def server_proxies(self) -> tuple[Proxy, ...]:
+        return self._observed.servers
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """The client's Envoy clusters that the edge's traffic uses: those seen, else those of its host and port."""
+        if self._observed.clusters:
+            return tuple(sorted(self._observed.clusters))
+        found: set[str] = set()
+        for proxy in self.client_proxies:
+            if isinstance(proxy.config, Unavailable):
+                continue
+            for cluster in proxy.config.clusters:
+                name = cluster_name(cluster.name)
+                if name is not None and name.fqdn == self.host and name.port == self.port:
+                    found.add(cluster.name)
+        return tuple(sorted(found))
+
+    # --- what fails
+
+    @property
+    def symptoms(self) -> tuple[Symptom, ...]:
+        """Everything that fails on this edge now, both sides."""
+        self._facts.note("symptoms")
+        return self._observed.symptoms
+
+    @property
+    def root_symptoms(self) -> tuple[Symptom, ...]:
+        """The symptoms that don't follow from others (deeper calls, or the other side's decision)."""
+        return tuple(s for s in self.symptoms if s.id not in self._facts.consequences)
+
+    def on(self, side: str) -> tuple[Symptom, ...]:
+        """The symptoms that one side's proxies told: `client` or `server`."""
+        return tuple(symptom for symptom in self.symptoms if symptom.side == side)
+
+    def successes(self) -> int:
+        """Requests of the window that show no failure."""
+        lines = list(self._observed.client_lines.values()) or list(self._observed.server_lines.values())
+        self._facts.note("symptoms")
+        total = sum(len(group) for group in lines)
+        side = "client" if self._observed.client_lines else "server"
+        return total - sum(s.count for s in self._observed.symptoms if s.side == side and s.from_log)
+
+    # --- what the proxies hold
+
+    @cached_property
+    def _walks(self) -> tuple[Walk, ...]:
+        found = []
+        for proxy in self.client_proxies[:1] or (None,):
+            for request in self._requests():
+                call = Call(self.client, proxy, self.host, self.port, request)
+                found.append(walk(self._facts.whole, call))
+        return tuple(found)
+
+    @property
+    def walks(self) -> tuple[Walk, ...]:
+        """Walks of the failing requests first, then of others seen; a plain GET / where none was seen."""
+        self._facts.note("walk")
+        return self._walks
+
+    def _requests(self) -> list[HttpRequest | None]:
+        found: dict[tuple[str, str, str], HttpRequest | None] = {}
+        failing = [e for s in self._observed.symptoms for e in s.entries[-2:]]
+        lines = [*self._observed.client_lines.values(), *self._observed.server_lines.values()]
+        for entry in [*failing, *(entry for group in lines for entry in group[-20:])]:
+            if len(found) >= WALKED_REQUESTS:
+                break
+            if not entry.method:
+                found.setdefault(("", "", ""), None)
+                continue
+            headers = (("user-agent", entry.user_agent),) if entry.user_agent else ()
+            key = (entry.method, entry.authority, entry.path.partition("?")[0])
+            found.setdefault(key, HttpRequest(entry.method, entry.authority, entry.path, headers))
+        if not found:
+            return [HttpRequest("GET", self._authority(), "/")]
+        return list(found.values())
+
+    def _authority(self) -> str:
+        return f"{self.host}:{self.port}" if self.port else self.host
+
+    def predicted(self, *causes: str) -> tuple[Predicted, ...]:
+        """The branches of the walks whose first failing hop has one of these causes."""
+        found = []
+        for one in self.walks:
+            for branch in one.branches:
+                failure = branch.failure
+                if failure is not None and failure.cause in causes:
+                    found.append(Predicted(one, branch, failure))
+        return tuple(found)
+
+    def passing(self, cause: str) -> tuple[Predicted, ...]:
+        """The branches with a hop that names this cause without failing for it (dry run, delay)."""
+        return tuple(
+            Predicted(one, branch, hop)
+            for one in self.walks
+            for branch in one.branches
+            for hop in branch.hops
+            if hop.cause == cause and hop.outcome != "fail"
+        )
+
+    def client_cluster(self, name: str) -> Cluster | None:
+        """The client's Envoy cluster of this name."""
+        for proxy in self.client_proxies:
+            config = self._facts.config(proxy)
+            if config is not None and (found := config.clusters.get(name)) is not None:
+                return found
+        return None
+
+    def hosts(self) -> Iterator[tuple[Proxy, ClusterStatus]]:
+        """The clusters of this edge with their hosts, as each client proxy's /clusters shows them."""
+        self._facts.note("hosts")
+        for proxy in self.client_proxies:
+            if isinstance(proxy.clusters, Unavailable):
+                continue
+            for name in self.clusters:
+                status = proxy.clusters.get(name)
+                if status is not None:
+                    yield proxy, status
+
+    # --- what counters did
+
+    def client_moved(self, *stats: str) -> tuple[Moved, ...]:
+        """Counters of the edge's clusters at the client that moved, of those named."""
+        self._facts.note("counters")
+        return tuple(
+            Moved(proxy, "cluster", name, stat, by)
+            for proxy in self.client_proxies
+            if proxy.moved is not None
+            for name in self.clusters
+            for stat in stats
+            if (by := proxy.moved.get("cluster", name, stat) or 0) > 0
+        )
+
+    def server_moved(self, scope: str, *stats: str) -> tuple[Moved, ...]:
+        """Counters at the servers' proxies that moved, in any object of the scope (`listener`, `http`, `tcp`, …)."""
+        self._facts.note("counters")
+        return tuple(
+            Moved(proxy, scope, name, stat, by)
+            for proxy in self.server_proxies
+            if proxy.moved is not None
+            for stat in stats
+            for name, by in proxy.moved.find(scope, stat).items()
+            if by > 0
+        )
+
+    @property
+    def client_log_missing(self) -> bool:
+        """Whether the caller has proxies, and none of them gave its log."""
+        self._facts.note("symptoms")
+        return bool(self.client_proxies) and all(isinstance(p.log, Unavailable) for p in self.client_proxies)
+
+
+class Facts:
+    """The mesh for one rule. `touched` holds the names of the inputs that were read."""
+
+    def __init__(self, shared: SharedFacts) -> None:
+        self._shared = shared
+        self.touched: set[str] = set()
+
+    def note(self, name: str) -> None:
+        self.touched.add(name)
+
+    @property
+    def whole(self) -> Mesh:
+        """The mesh itself, for walks; rules use the named accessors instead."""
+        return self._shared.mesh
+
+    @property
+    def require_mtls(self) -> bool:
+        """Whether the user wants permitted plaintext to count as a warning."""
+        return self._shared.require_mtls
+
+    @cached_property
+    def edges(self) -> tuple[EdgeFacts, ...]:
+        """The edges in question, those with traffic; in a stable order."""
+        return tuple(EdgeFacts(self, observed) for observed in self._shared.observed)
+
+    @property
+    def consequences(self) -> dict[str, frozenset[str]]:
+        return self._shared.consequences
+
+    @property
+    def objects(self) -> Objects:
+        self.note("kubernetes")
+        return self._shared.mesh.objects
+
+    @property
+    def has_kubernetes(self) -> bool:
+        self.note("kubernetes")
+        return self._shared.mesh.has_kubernetes
+
+    @property
+    def proxies(self) -> tuple[Proxy, ...]:
+        """The proxies in question."""
+        return self._shared.proxies
+
+    def config(self, proxy: Proxy) -> ConfigDump | None:
+        self.note("config")
+        return None if isinstance(proxy.config, Unavailable) else proxy.config
+
+    def messages(self, proxy: Proxy) -> tuple[EnvoyMessage, ...]:
+        """Envoy's own log messages of this proxy, within the window."""
+        self.note("log")
+        return () if isinstance(proxy.log, Unavailable) else self._shared.recent(proxy.log.messages)
+
+    def moved(self, proxy: Proxy, scope: str, stat: str) -> dict[str, Moved]:
+        """By object: the counter `stat` where it moved between the two samples."""
+        self.note("counters")
+        if proxy.moved is None:
+            return {}
+        return {
+            name: Moved(proxy, scope, name, stat, by) for name, by in proxy.moved.find(scope, stat).items() if by > 0
+        }
+
+    def gauge(self, proxy: Proxy, scope: str, name: str, stat: str) -> float | None:
+        """A current state; totals of counters are no evidence of anything now."""
+        self.note("counters")
+        return None if isinstance(proxy.stats, Unavailable) else proxy.stats.get(scope, name, stat)
+
+    def sync(self, proxy: Proxy) -> ProxySync | None:
+        """What istiod says of this proxy, None where no istiod was asked or none knows it."""
+        self.note("sync")
+        return self._shared.mesh.sync.get(f"{proxy.id.pod}.{proxy.id.namespace}")
+
+    def workload(self, proxy: Proxy) -> ObjectRef:
+        return self._shared.mesh.workload_of(proxy).ref
+
+    def workload_at(self, address: str) -> WorkloadId:
+        """The workload with this address (with or without port)."""
+        ip = address.rpartition(":")[0] if address.count(":") == 1 else address
+        return self._shared.mesh.workload_at(ip.strip("[]"))
+
+
+class SharedFacts(msgspec.Struct, frozen=True):
+    """What all rules share: computed once, read by each through its own Facts."""
+
+    mesh: Mesh
+    observed: tuple[ObservedEdge, ...]
+    consequences: dict[str, frozenset[str]]
+    proxies: tuple[Proxy, ...]
+    window_s: float
+    require_mtls: bool = False
+
+    def recent(self, messages: tuple[EnvoyMessage, ...]) -> tuple[EnvoyMessage, ...]:
+        at = self.mesh.captured_at
+        return tuple(m for m in messages if m.time is not None and (at - m.time).total_seconds() <= self.window_s)
+
+
+def symptom_evidence(symptom: Symptom) -> Evidence:
+    """A symptom as evidence: the last line of its kind, or the counter that moved, and how many there were."""
+    part = Part.LOG if symptom.from_log else Part.METRICS
+    path = f"proxies/{symptom.proxy.namespace}/{symptom.proxy.pod}/{part.value}"
+    if symptom.example is None:
+        stat = ".".join(symptom.stat or ())
+        return Evidence(f"proxy {symptom.proxy}", path, f"{stat} +{symptom.count} since the earlier sample")
+    where = f"{path} line {symptom.example.number}"
+    return Evidence(f"proxy {symptom.proxy}", where, f"{symptom.count}×: {symptom.example.line}")

@@ -1,0 +1,270 @@
+"""The client's side of the walk: capture, outbound listener, route, injected fault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from meshscope.envoy.config_dump import (
+    ConfigDump,
+    FilterChain,
+    HttpConnectionManager,
+    Listener,
+    RouteConfiguration,
+    TcpProxy,
+)
+from meshscope.envoy.listeners import filter_chain
+from meshscope.envoy.request import HttpRequest
+from meshscope.envoy.routes import RouteOutcome, normalized, route
+from meshscope.facts.mesh import Mesh
+from meshscope.facts.proxy import Proxy
+from meshscope.istio.names import metadata_object
+from meshscope.model.findings import Evidence, Unavailable
+from meshscope.model.names import ObjectRef
+from meshscope.sources.source import Part
+from meshscope.walk.hops import Hop, Stage
+
+PROXY_PORTS = frozenset({15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090})
+"""Ports of the sidecar itself: Istio never routes them through the mesh."""
+
+
+class Way(msgspec.Struct, frozen=True):
+    """One way out of the client's proxy: its share, the hops so far, the cluster it leads to (None: it ends here)."""
+
+    share: float
+    hops: tuple[Hop, ...]
+    cluster: str | None
+
+
+def capture(mesh: Mesh, client: Proxy, port: int) -> Hop:
+    """Whether the call passes through the client's sidecar."""
+    if port in PROXY_PORTS:
+        return Hop(
+            Stage.CAPTURE, "fail", f"port {port} belongs to the sidecar itself and is never routed",
+            client.id, cause="connect-to-proxy-port",
+        )  # fmt: skip
+    pod = mesh.pod(client.id)
+    excluded = pod.metadata.annotations.get("traffic.sidecar.istio.io/excludeOutboundPorts", "") if pod else ""
+    if str(port) in {entry.strip() for entry in excluded.split(",")}:
+        return Hop(
+            Stage.CAPTURE, "unknown", f"port {port} is excluded from capture: the call leaves in plaintext, past the sidecar",
+            client.id, kubernetes=pod.ref if pod else None, detail={"excluded": True},
+        )  # fmt: skip
+    return Hop(Stage.CAPTURE, "pass", "the sidecar captures the call", client.id)
+
+
+def outbound_listener(config: ConfigDump, port: int, addresses: tuple[str, ...]) -> Listener | None:
+    """The listener that takes a call to one of `addresses` at `port`: the address's own, the wildcard's, the catch-all."""
+    candidates = [
+        listener
+        for listener in config.listeners
+        if listener.traffic_direction != "INBOUND" and any(a.port_value == port for a in listener.addresses())
+    ]
+    for listener in candidates:
+        if any(listener.name == f"{address}_{port}" for address in addresses):
+            return listener
+        if any(a.address in addresses and a.port_value == port for a in listener.addresses()):
+            return listener
+    for listener in candidates:
+        if listener.name in {f"0.0.0.0_{port}", f"[::]_{port}", f"::_{port}"}:
+            return listener
+    for listener in candidates:
+        if any(a.address in {"0.0.0.0", "::"} for a in listener.addresses()):
+            return listener
+    return config.listeners.get("virtualOutbound")
+
+
+def ways(mesh: Mesh, client: Proxy, host: str, port: int, request: HttpRequest | None) -> tuple[Way, ...]:
+    """Every way the client's own proxy lets the call go."""
+    config = client.config
+    assert not isinstance(config, Unavailable)
+    addresses = mesh.objects.service_addresses(host)
+    listener = outbound_listener(config, port, addresses)
+    if listener is None:
+        if not config.has_listeners:
+            return (Way(1.0, (Hop(Stage.OUTBOUND_LISTENER, "unknown", "the dump has no listeners", client.id),), None),)
+        missing = Hop(
+            Stage.OUTBOUND_LISTENER, "fail", f"no listener takes a call to {host}:{port}", client.id, cause="no-vhost"
+        )
+        return (Way(1.0, (missing,), None),)
+    chain = filter_chain(
+        listener,
+        destination_address=addresses[0] if addresses else host,
+        destination_port=port,
+        transport_protocol="raw_buffer",
+        server_name="",
+        application_protocols=("http/1.1",) if request else (),
+    )
+    if chain is None:
+        missing = Hop(
+            Stage.OUTBOUND_LISTENER, "fail", f"listener {listener.name} has no filter chain for it", client.id,
+            f"listener {listener.name}", cause="no-vhost",
+        )  # fmt: skip
+        return (Way(1.0, (missing,), None),)
+    return _through_chain(mesh, client, config, listener, chain, host, port, request)
+
+
+def _through_chain(
+    mesh: Mesh,
+    client: Proxy,
+    config: ConfigDump,
+    listener: Listener,
+    chain: FilterChain,
+    host: str,
+    port: int,
+    request: HttpRequest | None,
+) -> tuple[Way, ...]:
+    manager_filter = chain.network_filter("HttpConnectionManager")
+    tcp_filter = chain.network_filter("TcpProxy")
+    where = f"listener {listener.name}"
+    if manager_filter is not None and request is not None:
+        manager = manager_filter.decode(HttpConnectionManager)
+        name = manager.rds.route_config_name if manager.rds else (manager.route_config.name if manager.route_config else "")
+        taken = Hop(Stage.OUTBOUND_LISTENER, "pass", f"{where} takes it as HTTP, route {name}", client.id, where,
+                    detail={"http": True, "stat_prefix": manager.stat_prefix, "route_config": name})  # fmt: skip
+        routes = config.routes.get(name) if manager.rds else manager.route_config
+        if routes is None:
+            problem = Hop(Stage.ROUTE, "unknown", f"route configuration {name} isn't in the dump", client.id)
+            return (Way(1.0, (taken, problem), None),)
+        return tuple(
+            _way(mesh, client, manager, routes, outcome, taken, host, port)
+            for outcome in route(routes, normalized(manager, request))
+        )
+    if tcp_filter is not None:
+        proxy = tcp_filter.decode(TcpProxy)
+        taken = Hop(
+            Stage.OUTBOUND_LISTENER, "pass", f"{where} takes it as plain TCP", client.id, where,
+            detail={"http": False, "listener": listener.name},
+        )  # fmt: skip
+        shares = _tcp_clusters(proxy)
+        return tuple(
+            Way(share, (taken, Hop(Stage.ROUTE, "pass", f"TCP proxy to {name}", client.id, where)), name)
+            for name, share in shares
+        )
+    odd = Hop(Stage.OUTBOUND_LISTENER, "unknown", f"{where} ends in a filter that meshscope doesn't know", client.id, where)
+    return (Way(1.0, (odd,), None),)
+
+
+def _tcp_clusters(proxy: TcpProxy) -> list[tuple[str, float]]:
+    if proxy.weighted_clusters and proxy.weighted_clusters.clusters:
+        total = sum(cluster.weight for cluster in proxy.weighted_clusters.clusters) or 1
+        return [(cluster.name, cluster.weight / total) for cluster in proxy.weighted_clusters.clusters]
+    return [(proxy.cluster, 1.0)]
+
+
+def _way(
+    mesh: Mesh,
+    client: Proxy,
+    manager: HttpConnectionManager,
+    routes: RouteConfiguration,
+    outcome: RouteOutcome,
+    taken: Hop,
+    host: str,
+    port: int,
+) -> Way:
+    hop = _route_hop(mesh, client, routes, outcome, host, port)
+    if hop.outcome == "fail" or outcome.kind != "cluster":
+        return Way(outcome.share, (taken, hop), None)
+    fault = _fault_hop(client, manager, outcome)
+    hops = (taken, hop, fault) if fault is not None else (taken, hop)
+    return Way(outcome.share, hops, outcome.cluster)
+
+
+def route_object(routes: RouteConfiguration, outcome: RouteOutcome) -> str:
+    """How the deciding route is named to people: `route 9080 / reviews:9080 / default`."""
+    parts = [f"route {routes.name}"]
+    if outcome.virtual_host:
+        parts.append(outcome.virtual_host.name)
+    if outcome.route and outcome.route.name:
+        parts.append(outcome.route.name)
+    return " / ".join(parts)
+
+
+def _route_hop(
+    mesh: Mesh, client: Proxy, routes: RouteConfiguration, outcome: RouteOutcome, host: str, port: int
+) -> Hop:
+    where = route_object(routes, outcome)
+    virtual_service = metadata_object(outcome.route.metadata.istio()) if outcome.route else None
+    detail: dict[str, Any] = {"route_config": routes.name, "kind": outcome.kind}
+    evidence = (Evidence(f"proxy {client.id}", f"{client.path(Part.CONFIG_DUMP)}: {where}", outcome.kind),)
+    if outcome.route is not None and outcome.route.route is not None:
+        detail["action"] = outcome.route.route
+    if outcome.kind == "cluster":
+        return Hop(Stage.ROUTE, "pass", f"routed to {outcome.cluster}", client.id, where, virtual_service, detail=detail)
+    if outcome.kind == "unknown":
+        return Hop(Stage.ROUTE, "unknown", outcome.why, client.id, where, virtual_service, detail=detail)
+    if outcome.kind == "no_vhost":
+        return Hop(Stage.ROUTE, "fail", f"no virtual host of route {routes.name} has the name {host}", client.id, where,
+                   cause="no-vhost", evidence=evidence, detail=detail)  # fmt: skip
+    if outcome.kind == "no_route":
+        owner = virtual_service or _virtual_service_of(outcome)
+        return Hop(Stage.ROUTE, "fail", "the host is known, but no route of it matches this request", client.id, where,
+                   owner, cause="no-matching-route", evidence=evidence, detail=detail)  # fmt: skip
+    if outcome.kind == "direct_response":
+        if outcome.virtual_host is not None and outcome.virtual_host.name == "block_all":
+            cause = "sidecar-egress-hides-host" if _sidecar_hides(mesh, client, host) else "registry-only"
+            return Hop(Stage.ROUTE, "fail", f"{host} isn't among the hosts this proxy may call (block_all, {outcome.status})",
+                       client.id, where, _sidecar_ref(mesh, client) if cause.startswith("sidecar") else None,
+                       cause=cause, evidence=evidence, detail=detail)  # fmt: skip
+        return Hop(Stage.ROUTE, "pass", f"answered directly with {outcome.status}", client.id, where, virtual_service, detail=detail)
+    return Hop(Stage.ROUTE, "pass", f"{outcome.kind.replace('_', ' ')} {outcome.status or ''}".strip(), client.id, where,
+               virtual_service, detail=detail)  # fmt: skip
+
+
+def _virtual_service_of(outcome: RouteOutcome) -> ObjectRef | None:
+    """The VirtualService behind a virtual host, from any of its routes."""
+    for candidate in outcome.virtual_host.routes if outcome.virtual_host else ():
+        if (found := metadata_object(candidate.metadata.istio())) is not None:
+            return found
+    return None
+
+
+def _sidecar_ref(mesh: Mesh, client: Proxy) -> ObjectRef | None:
+    pod = mesh.pod(client.id)
+    labels = pod.metadata.labels if pod else client.node.labels
+    best: ObjectRef | None = None
+    for sidecar in mesh.objects.of("Sidecar", namespace=client.id.namespace):
+        selector = (sidecar.spec.get("workloadSelector") or {}).get("labels") or {}
+        if selector and all(labels.get(key) == value for key, value in selector.items()):
+            return sidecar.ref
+        if not selector:
+            best = sidecar.ref
+    if best is None and mesh.objects.root_namespace:
+        best = next((s.ref for s in mesh.objects.of("Sidecar", namespace=mesh.objects.root_namespace)), None)
+    return best
+
+
+def _sidecar_hides(mesh: Mesh, client: Proxy, host: str) -> bool:
+    """Whether the host exists in the mesh and a Sidecar resource is what keeps it from this proxy."""
+    return mesh.objects.service_of_host(host) is not None and _sidecar_ref(mesh, client) is not None
+
+
+FAULT_FILTER = "envoy.filters.http.fault"
+
+
+def _fault_hop(client: Proxy, manager: HttpConnectionManager, outcome: RouteOutcome) -> Hop | None:
+    """The fault that the route injects, if it does; abort with 100 % ends the walk."""
+    if outcome.route is None or FAULT_FILTER not in outcome.route.typed_per_filter_config:
+        return None
+    fault: dict[str, Any] = msgspec.json.decode(outcome.route.typed_per_filter_config[FAULT_FILTER])
+    abort, delay = fault.get("abort") or {}, fault.get("delay") or {}
+    where = f"route / {outcome.route.name or 'unnamed'} / fault filter"
+    virtual_service = metadata_object(outcome.route.metadata.istio())
+    share = _percentage(abort)
+    if abort and share > 0:
+        status = abort.get("http_status") or abort.get("grpc_status")
+        outcome_word = "fail" if share >= 1 else "unknown"
+        return Hop(Stage.FAULT, "fail" if share >= 1 else "unknown",
+                   f"the route aborts {share:.0%} of the requests with {status} on purpose", client.id, where, virtual_service,
+                   cause="fault-abort", detail={"abort": abort, "delay": delay, "share": share, "certain": outcome_word == "fail"})  # fmt: skip
+    if delay:
+        return Hop(Stage.FAULT, "pass", f"the route delays {_percentage(delay):.0%} of the requests by {delay.get('fixed_delay')} on purpose",
+                   client.id, where, virtual_service, cause="fault-delay", detail={"abort": abort, "delay": delay})  # fmt: skip
+    return None
+
+
+def _percentage(fault: dict[str, Any]) -> float:
+    percentage = fault.get("percentage") or {}
+    scale = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}.get(percentage.get("denominator", "HUNDRED"), 100)
+    return float(percentage.get("numerator", 0)) / scale

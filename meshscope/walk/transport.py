@@ -1,0 +1,490 @@
+"""Between two proxies: what the client offers (plaintext, mesh TLS) and whether the server takes it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from meshscope.envoy.certificates import Certificate, ChainFault, read_chain, san_fault, trust_domain, verify
+from meshscope.envoy.config_dump import (
+    CertificateValidationContext,
+    Cluster,
+    CommonTlsContext,
+    ConfigDump,
+    DecodeProblem,
+    DownstreamTlsContext,
+    FilterChain,
+    HttpConnectionManager,
+    Listener,
+    SecretEntry,
+    StringMatcher,
+    TypedExtension,
+    UpstreamTlsContext,
+)
+from meshscope.envoy.listeners import filter_chain
+from meshscope.envoy.request import Connection
+from meshscope.facts.mesh import Mesh
+from meshscope.facts.proxy import Proxy
+from meshscope.istio.names import metadata_object
+from meshscope.istio.peer_authentication import effective
+from meshscope.model.findings import Evidence, Unavailable
+from meshscope.model.names import ObjectRef, WorkloadId
+from meshscope.sources.source import Part
+from meshscope.walk.hops import Hop, Stage
+from meshscope.walk.upstream import Target
+
+MESH_ALPN = ("istio-peer-exchange", "istio", "istio-http/1.0", "istio-http/1.1", "istio-h2")
+"""The protocols by which Istio's server chains know mesh TLS."""
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """How the client opens the connection, and why so."""
+
+    kind: Literal["plaintext", "mtls", "tls"]
+    why: str
+    alpn: tuple[str, ...] = ()
+    sni: str = ""
+    context: UpstreamTlsContext | None = None
+    object: ObjectRef | None = None
+
+
+def offer(mesh: Mesh, client: Proxy, cluster: Cluster, target: Target) -> tuple[Offer, Hop]:
+    """What the cluster's transport socket for this endpoint offers."""
+    socket, why = _socket(cluster, target)
+    behind = metadata_object(cluster.metadata.istio())
+    where = f"cluster {cluster.name} / {why}"
+    if socket is None or socket.type_url.endswith("RawBuffer"):
+        made = Offer("plaintext", why, object=behind)
+        return made, Hop(Stage.TLS_OFFER, "pass", f"offers plaintext ({why})", client.id, where, behind,
+                         detail={"offer": made, "labelled": target.tls_mode == "istio", "automatic": bool(cluster.transport_socket_matches)})  # fmt: skip
+    try:
+        context = socket.decode(UpstreamTlsContext)
+    except msgspec.DecodeError as error:
+        made = Offer("plaintext", why)
+        return made, Hop(Stage.TLS_OFFER, "unknown", f"the transport socket can't be read: {error}", client.id, where)
+    common = context.common_tls_context
+    certificate = bool(common.tls_certificate_sds_secret_configs or common.tls_certificates)
+    made = Offer("mtls" if certificate else "tls", why, common.alpn_protocols, context.sni, context, behind)
+    detail = {"offer": made, "automatic": bool(cluster.transport_socket_matches)}
+    missing = missing_secret(client, common)
+    if missing is not None:
+        return made, Hop(Stage.TLS_OFFER, "fail", f"the proxy never got its secret {missing}", client.id, where, behind,
+                         "client-secret-not-delivered", (_secret_evidence(client, missing),), detail)  # fmt: skip
+    words = "mutual TLS" if certificate else "TLS without a client certificate"
+    return made, Hop(Stage.TLS_OFFER, "pass", f"offers {words}, SNI {context.sni or '-'}, ALPN {','.join(made.alpn) or '-'}",
+                     client.id, where, behind, detail=detail)  # fmt: skip
+
+
+def _socket(cluster: Cluster, target: Target) -> tuple[TypedExtension | None, str]:
+    for match in cluster.transport_socket_matches:
+        wanted = match.match.get("tlsMode")
+        if wanted is None or wanted == target.tls_mode:
+            return match.transport_socket, f"transport socket {match.name}"
+    return cluster.transport_socket, "the cluster's transport socket" if cluster.transport_socket else "no transport socket"
+
+
+def missing_secret(proxy: Proxy, common: CommonTlsContext) -> str | None:
+    """The name of a secret that the context needs and the proxy hasn't got; None where all are there or unknown."""
+    config = proxy.config
+    if isinstance(config, Unavailable):
+        return None
+    needed = [secret.name for secret in common.tls_certificate_sds_secret_configs]
+    combined = common.combined_validation_context
+    for sds in (
+        combined.validation_context_sds_secret_config if combined else None,
+        common.validation_context_sds_secret_config,
+    ):
+        if sds is not None:
+            needed.append(sds.name)
+    for name in needed:
+        entry = config.secrets.get(name)
+        if entry is None and len(config.secrets) == 0 and not config.has_listeners:
+            return None
+        if entry is None or entry.warming or _empty(entry):
+            return name
+    return None
+
+
+def _empty(entry: SecretEntry) -> bool:
+    return entry.secret.tls_certificate is None and entry.secret.validation_context is None
+
+
+def _secret_evidence(proxy: Proxy, name: str) -> Evidence:
+    config = proxy.config
+    entry = None if isinstance(config, Unavailable) else config.secrets.get(name)
+    quote = "not in the dump" if entry is None else f"warming since {entry.last_updated or 'start'}, version {entry.version_info or '-'}"
+    return Evidence(f"proxy {proxy.id}", f"{proxy.path(Part.CONFIG_DUMP)}: secrets / {name}", f"{name}: {quote}")
+
+
+# --- the server's side ------------------------------------------------------------------------------------
+
+
+def inbound_listener(config: ConfigDump) -> Listener | None:
+    """The listener that takes everything for the pod."""
+    found = config.listeners.get("virtualInbound")
+    if found is not None:
+        return found
+    return next((listener for listener in config.listeners if listener.traffic_direction == "INBOUND"), None)
+
+
+def _alpn(client: Proxy | None, made: Offer) -> tuple[str, ...]:
+    """The ALPN on the wire: with Istio's ALPN filter, mesh TLS of an HTTP request names the protocol too."""
+    if "istio" in made.alpn and client is not None and _has_alpn_filter(client):
+        return ("istio-http/1.1", "istio-http/1.0", "istio-h2", *made.alpn)
+    return made.alpn
+
+
+def _has_alpn_filter(client: Proxy) -> bool:
+    config = client.config
+    if isinstance(config, Unavailable):
+        return False
+    for listener in config.listeners:
+        for chain_ in listener.filter_chains:
+            manager = chain_.network_filter("HttpConnectionManager")
+            if manager is not None:
+                filters = manager.decode(HttpConnectionManager).http_filters
+                return any(f.name == "istio.alpn" for f in filters)
+    return False
+
+
+def _match(listener: Listener, target: Target, tls: bool, sni: str, alpn: tuple[str, ...]) -> FilterChain | None:
+    return filter_chain(
+        listener,
+        destination_address=target.address,
+        destination_port=target.port,
+        transport_protocol="tls" if tls else "raw_buffer",
+        server_name=sni if tls else "",
+        application_protocols=alpn if tls else (),
+    )
+
+
+def chain(mesh: Mesh, target: Target, made: Offer, client: Proxy | None = None) -> FilterChain | None:
+    """The server's filter chain that takes the offer; None where there is none or nothing is known."""
+    if target.server is None or isinstance(target.server.config, Unavailable):
+        return None
+    listener = inbound_listener(target.server.config)
+    if listener is None:
+        return None
+    return _match(listener, target, made.kind != "plaintext", made.sni, _alpn(client, made))
+
+
+def accept(mesh: Mesh, client: Proxy | None, target: Target, made: Offer) -> list[Hop]:
+    """The server's hops FILTER_CHAIN and TLS_ACCEPT; the last one fails where the connection can't come about."""
+    server = target.server
+    if server is None:
+        return [_no_server_proxy(mesh, target, made)]
+    config = server.config
+    if isinstance(config, Unavailable):
+        return [Hop(Stage.FILTER_CHAIN, "unknown", config.why, server.id), *_client_only(mesh, client, target, made)]
+    listener = inbound_listener(config)
+    if listener is None:
+        return [Hop(Stage.FILTER_CHAIN, "unknown", "the server's dump has no inbound listener", server.id)]
+    found = _match(listener, target, made.kind != "plaintext", made.sni, _alpn(client, made))
+    policy, mode = _policy(mesh, target)
+    if found is None:
+        return [_no_chain(mesh, client, target, made, listener, policy, mode)]
+    takes_tls = found.transport_socket is not None and not found.transport_socket.type_url.endswith("RawBuffer")
+    where = f"listener {listener.name} / filter chain {found.name or '(unnamed)'}"
+    if made.kind != "plaintext" and not takes_tls:
+        return [Hop(Stage.FILTER_CHAIN, "fail", "the server's port takes plaintext only, the client speaks TLS", server.id, where,
+                    policy, "client-mtls-server-disable", _chain_evidence(server, where, mode), {"mode": mode})]  # fmt: skip
+    if made.kind == "plaintext" and takes_tls:
+        return [_no_chain(mesh, client, target, made, listener, policy, mode)]
+    taken = Hop(Stage.FILTER_CHAIN, "pass", f"{where} takes it", server.id, where, policy, detail={"mode": mode, "chain": found.name})
+    if not takes_tls or found.transport_socket is None:
+        return [taken]
+    return [taken, handshake(mesh, client, target, made, found.transport_socket.decode(DownstreamTlsContext), where)]
+
+
+def _policy(mesh: Mesh, target: Target) -> tuple[ObjectRef | None, str]:
+    if target.pod is None:
+        return None, ""
+    found = effective(mesh.objects, target.pod, target.port)
+    return found.decided_by, found.mode
+
+
+def _no_server_proxy(mesh: Mesh, target: Target, made: Offer) -> Hop:
+    pod = target.pod
+    if pod is None:
+        return Hop(Stage.FILTER_CHAIN, "unknown", f"nothing is known of {target.address}:{target.port}", detail={"offer": made})
+    if mesh.objects.has_proxy(pod) in {"istio", "both"}:
+        return Hop(Stage.FILTER_CHAIN, "unknown", f"the proxy of {pod.metadata.name} wasn't read", kubernetes=pod.ref,
+                   detail={"offer": made, "labelled": target.tls_mode == "istio"})  # fmt: skip
+    if made.kind == "plaintext":
+        return Hop(Stage.FILTER_CHAIN, "pass", f"{pod.metadata.name} has no sidecar and takes plaintext", kubernetes=pod.ref)
+    return Hop(Stage.FILTER_CHAIN, "fail", f"{pod.metadata.name} has no sidecar, so nothing there speaks mesh TLS",
+               kubernetes=pod.ref, cause="client-mtls-server-without-sidecar",
+               evidence=(Evidence("kubernetes", str(pod.ref), "no container istio-proxy"),))  # fmt: skip
+
+
+def _chain_evidence(server: Proxy, where: str, mode: str) -> tuple[Evidence, ...]:
+    said = f"PeerAuthentication in force: {mode}" if mode else "no chain takes it"
+    return (Evidence(f"proxy {server.id}", f"{server.path(Part.CONFIG_DUMP)}: {where}", said),)
+
+
+def _no_chain(
+    mesh: Mesh,
+    client: Proxy | None,
+    target: Target,
+    made: Offer,
+    listener: Listener,
+    policy: ObjectRef | None,
+    mode: str,
+) -> Hop:
+    server = target.server
+    assert server is not None
+    cause, why = _why_no_chain(client, target, made, listener)
+    where = f"listener {listener.name}"
+    return Hop(Stage.FILTER_CHAIN, "fail", why, server.id, where, policy, cause, _chain_evidence(server, where, mode),
+               {"mode": mode, "offer": made})  # fmt: skip
+
+
+def _why_no_chain(client: Proxy | None, target: Target, made: Offer, listener: Listener) -> tuple[str, str]:
+    if made.kind == "plaintext":
+        if client is None:
+            return "client-without-sidecar-server-strict", "the caller has no sidecar, the server demands mutual TLS"
+        if target.tls_mode != "istio" and "tlsMode" in made.why:
+            return (
+                "auto-mtls-endpoint-not-labelled",
+                "the server demands mutual TLS, but its endpoint lacks the label security.istio.io/tlsMode=istio, "
+                "so the client's auto mTLS sends plaintext",
+            )
+        return "client-plaintext-server-strict", "the client is told to send plaintext, the server demands mutual TLS"
+    if _match(listener, target, True, made.sni, MESH_ALPN) is not None:
+        return "tls-without-istio-alpn", f"the server's chains for TLS want Istio's ALPN, the client offers {','.join(made.alpn) or 'none'}"
+    if any(
+        _match(listener, target, True, name, _alpn(client, made)) is not None
+        for candidate in listener.filter_chains
+        for name in candidate.filter_chain_match.server_names
+    ):
+        return "sni-matches-no-filter-chain", f"no filter chain takes the server name {made.sni or '(none)'}"
+    return "client-mtls-server-disable", "the server's port takes plaintext only, the client speaks TLS"
+
+
+# --- the handshake ----------------------------------------------------------------------------------------
+
+_VERSIONS = {"TLSv1_0": 10, "TLSv1_1": 11, "TLSv1_2": 12, "TLSv1_3": 13}
+
+
+def _versions(common: CommonTlsContext, *, client: bool) -> tuple[int, int]:
+    """The TLS versions in use; TLS_AUTO is 1.2 at least, and at most 1.2 for Envoy's clients, 1.3 for servers."""
+    low = _VERSIONS.get(common.tls_params.tls_minimum_protocol_version, 12)
+    high = _VERSIONS.get(common.tls_params.tls_maximum_protocol_version, 12 if client else 13)
+    return low, high
+
+
+def handshake(
+    mesh: Mesh, client: Proxy | None, target: Target, made: Offer, wanted: DownstreamTlsContext, where: str
+) -> Hop:
+    """Whether both sides accept each other, computed from the certificates in the two dumps at the capture's time."""
+    server = target.server
+    assert server is not None
+    if made.context is None:
+        return Hop(Stage.TLS_ACCEPT, "unknown", "nothing is known of the client's TLS", server.id, where)
+    offered = made.context.common_tls_context
+    missing = missing_secret(server, wanted.common_tls_context)
+    if missing is not None:
+        return Hop(Stage.TLS_ACCEPT, "fail", f"the server's proxy never got its secret {missing}", server.id, where,
+                   cause="server-secret-not-delivered", evidence=(_secret_evidence(server, missing),))  # fmt: skip
+    low = max(_versions(offered, client=True)[0], _versions(wanted.common_tls_context, client=False)[0])
+    high = min(_versions(offered, client=True)[1], _versions(wanted.common_tls_context, client=False)[1])
+    if low > high:
+        return Hop(Stage.TLS_ACCEPT, "fail", "the two have no TLS version in common", server.id, where, cause="tls-version-mismatch",
+                   detail={"client": _versions(offered, client=True), "server": _versions(wanted.common_tls_context, client=False)})  # fmt: skip
+    problem = _server_certificate(mesh, client, server, made, wanted) or _client_certificate(mesh, client, server, made, wanted, where)
+    if problem is not None:
+        return problem
+    return Hop(Stage.TLS_ACCEPT, "pass", "both accept the other's certificate", server.id, where)
+
+
+def _client_only(mesh: Mesh, client: Proxy | None, target: Target, made: Offer) -> list[Hop]:
+    """What the client's own certificate tells where the server's proxy can't be read."""
+    if client is None or made.context is None:
+        return []
+    chain_ = certificates(client, made.context.common_tls_context)
+    at = mesh.captured_at
+    if chain_ and not chain_[0].not_before <= at <= chain_[0].not_after:
+        return [Hop(Stage.TLS_ACCEPT, "fail", "the client's certificate isn't valid at this time", client.id, "secret default",
+                    cause="client-cert-expired", evidence=(certificate_evidence(client, chain_[0]),))]  # fmt: skip
+    return []
+
+
+def certificates(proxy: Proxy, common: CommonTlsContext) -> tuple[Certificate, ...]:
+    """The chain a context shows: from its SDS secret, else inline; () where it can't be read."""
+    config = proxy.config
+    if isinstance(config, Unavailable):
+        return ()
+    sources = [c.certificate_chain for c in common.tls_certificates]
+    for sds in common.tls_certificate_sds_secret_configs:
+        entry = config.secrets.get(sds.name)
+        if entry is not None and entry.secret.tls_certificate is not None:
+            sources.append(entry.secret.tls_certificate.certificate_chain)
+    for source in sources:
+        if source is not None:
+            found = read_chain(source)
+            return () if isinstance(found, DecodeProblem) else found
+    return ()
+
+
+def validation(proxy: Proxy, common: CommonTlsContext) -> tuple[tuple[Certificate, ...], tuple[StringMatcher, ...], bool]:
+    """The roots a context trusts, the names it wants, and whether it verifies at all (and could be read)."""
+    contexts: list[CertificateValidationContext] = []
+    names: list[str] = []
+    if common.validation_context is not None:
+        contexts.append(common.validation_context)
+    if common.combined_validation_context is not None:
+        contexts.append(common.combined_validation_context.default_validation_context)
+        if common.combined_validation_context.validation_context_sds_secret_config is not None:
+            names.append(common.combined_validation_context.validation_context_sds_secret_config.name)
+    if common.validation_context_sds_secret_config is not None:
+        names.append(common.validation_context_sds_secret_config.name)
+    config = proxy.config
+    for name in names:
+        entry = None if isinstance(config, Unavailable) else config.secrets.get(name)
+        if entry is not None and entry.secret.validation_context is not None:
+            contexts.append(entry.secret.validation_context)
+    roots: list[Certificate] = []
+    matchers: list[StringMatcher] = []
+    readable = False
+    for context in contexts:
+        matchers += context.san_matchers()
+        if context.trusted_ca is not None:
+            found = read_chain(context.trusted_ca)
+            if not isinstance(found, DecodeProblem):
+                readable = True
+                roots += found
+    return tuple(roots), tuple(matchers), readable
+
+
+def certificate_evidence(proxy: Proxy, certificate: Certificate, name: str = "default") -> Evidence:
+    identity = ", ".join(certificate.uri_sans) or certificate.subject
+    return Evidence(
+        f"proxy {proxy.id}",
+        f"{proxy.path(Part.CONFIG_DUMP)}: secrets / {name}",
+        f"{identity}, serial {certificate.serial}, valid {_day(certificate.not_before)} to {_day(certificate.not_after)}, "
+        f"issued by {certificate.issuer}",
+    )
+
+
+def _day(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _server_certificate(
+    mesh: Mesh, client: Proxy | None, server: Proxy, made: Offer, wanted: DownstreamTlsContext
+) -> Hop | None:
+    """Why the client rejects the server's certificate, if it does."""
+    if client is None or made.context is None:
+        return None
+    chain_ = certificates(server, wanted.common_tls_context)
+    roots, matchers, readable = validation(client, made.context.common_tls_context)
+    if not chain_ or not readable:
+        return None
+    faults = verify(chain_, roots, mesh.captured_at)
+    where = "cluster TLS context / validation"
+    shown = certificate_evidence(server, chain_[0])
+    if faults:
+        fault = faults[0]
+        cause = {
+            "expired": "server-cert-expired",
+            "not_yet_valid": "server-cert-not-yet-valid",
+            "root_expired": "root-ca-expired",
+        }.get(fault.kind, "server-cert-untrusted-by-client")
+        roots_said = tuple(certificate_evidence(client, root, "ROOTCA") for root in roots[:3])
+        return Hop(Stage.TLS_ACCEPT, "fail", f"the client rejects the server's certificate: {fault.kind.replace('_', ' ')}",
+                   client.id, where, cause=cause, evidence=(shown, *roots_said), detail={"fault": fault, "blame": str(server.id)})  # fmt: skip
+    if matchers and san_fault(chain_[0], matchers) is not None:
+        expected = [matcher.exact or matcher.prefix or "" for matcher in matchers]
+        actual = chain_[0].uri_sans[0] if chain_[0].uri_sans else chain_[0].subject
+        domains = {trust_domain(name) for name in expected if name}
+        same = not domains or trust_domain(actual) in domains
+        return Hop(Stage.TLS_ACCEPT, "fail", f"the server is {actual}, the client wants {', '.join(expected)}", client.id, where,
+                   cause="san-mismatch-service-account" if same else "san-mismatch-trust-domain", evidence=(shown,),
+                   detail={"expected": expected, "actual": actual, "blame": str(server.id)})  # fmt: skip
+    return None
+
+
+def _client_certificate(
+    mesh: Mesh, client: Proxy | None, server: Proxy, made: Offer, wanted: DownstreamTlsContext, where: str
+) -> Hop | None:
+    """Why the server rejects the client's certificate, if it does."""
+    if made.kind == "tls":
+        if not wanted.require_client_certificate:
+            return None
+        return Hop(Stage.TLS_ACCEPT, "fail", "the server demands a client certificate, the client sends none", server.id, where,
+                   cause="client-sends-no-certificate")  # fmt: skip
+    if client is None or made.context is None:
+        return None
+    chain_ = certificates(client, made.context.common_tls_context)
+    roots, matchers, readable = validation(server, wanted.common_tls_context)
+    if not chain_ or not readable:
+        return None
+    shown = certificate_evidence(client, chain_[0])
+    faults = verify(chain_, roots, mesh.captured_at)
+    if faults:
+        cause = _client_fault(mesh, client, server, chain_, faults[0], made.context)
+        trusted = tuple(certificate_evidence(server, root, "ROOTCA") for root in roots[:3])
+        return Hop(Stage.TLS_ACCEPT, "fail", f"the server rejects the client's certificate: {faults[0].kind.replace('_', ' ')}",
+                   server.id, where, cause=cause, evidence=(shown, *trusted), detail={"fault": faults[0], "blame": str(client.id)})  # fmt: skip
+    if matchers and san_fault(chain_[0], matchers) is not None:
+        expected = [matcher.exact or matcher.prefix or "" for matcher in matchers]
+        actual = chain_[0].uri_sans[0] if chain_[0].uri_sans else chain_[0].subject
+        return Hop(Stage.TLS_ACCEPT, "fail", f"the client is {actual}, the server takes {', '.join(expected)}", server.id, where,
+                   cause="san-mismatch-trust-domain", evidence=(shown,),
+                   detail={"expected": expected, "actual": actual, "blame": str(client.id)})  # fmt: skip
+    return None
+
+
+def _client_fault(
+    mesh: Mesh,
+    client: Proxy,
+    server: Proxy,
+    chain_: tuple[Certificate, ...],
+    fault: ChainFault,
+    context: UpstreamTlsContext,
+) -> str:
+    if fault.kind in {"expired", "not_yet_valid"}:
+        return "client-cert-expired"
+    if fault.kind == "root_expired":
+        return "root-ca-expired"
+    others = [proxy for proxy in mesh.proxies.values() if proxy not in (client, server)]
+    trusting = sum(1 for proxy in others if not verify(chain_, mesh_roots(proxy), mesh.captured_at) and mesh_roots(proxy))
+    judged = sum(1 for proxy in others if mesh_roots(proxy))
+    if judged and trusting * 2 >= judged:
+        return "server-root-bundle-outdated"
+    return "client-cert-untrusted-by-server"
+
+
+def mesh_roots(proxy: Proxy) -> tuple[Certificate, ...]:
+    """The roots of a proxy's mesh trust bundle (secret ROOTCA)."""
+    config = proxy.config
+    if isinstance(config, Unavailable):
+        return ()
+    entry = config.secrets.get("ROOTCA")
+    source = entry.secret.validation_context.trusted_ca if entry and entry.secret.validation_context else None
+    found = read_chain(source) if source is not None else ()
+    return () if isinstance(found, DecodeProblem) else found
+
+
+def principals(client: Proxy, made: Offer) -> tuple[str, ...]:
+    """The identities in the certificate that the client shows."""
+    if made.context is None:
+        return ()
+    chain_ = certificates(client, made.context.common_tls_context)
+    return chain_[0].uri_sans if chain_ else ()
+
+
+def connection(mesh: Mesh, client: Proxy | None, workload: WorkloadId, target: Target, made: Offer) -> Connection:
+    """The connection as the server's proxy sees it."""
+    address = next(iter(mesh.ips(client)), "") if client is not None else ""
+    names = principals(client, made) if client is not None and made.kind == "mtls" else ()
+    return Connection(
+        source_address=address,
+        destination_address=target.address,
+        destination_port=target.port,
+        server_name=made.sni if made.kind != "plaintext" else "",
+        peer_principals=names,
+        mtls=bool(names),
+    )

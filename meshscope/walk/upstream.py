@@ -1,0 +1,206 @@
+"""The client's side of the walk: the cluster a route leads to and the endpoints behind it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from meshscope.envoy.clusters import HostStatus
+from meshscope.envoy.config_dump import Cluster
+from meshscope.facts.mesh import Mesh
+from meshscope.facts.proxy import Proxy
+from meshscope.istio.names import cluster_name, metadata_object
+from meshscope.model.findings import Evidence, Unavailable
+from meshscope.model.kubernetes import KubernetesObject
+from meshscope.model.names import ObjectRef
+from meshscope.sources.source import Part
+from meshscope.walk.hops import Hop, Outcome, Stage
+
+
+class Target(msgspec.Struct, frozen=True):
+    """An endpoint a request can be sent to. `pod` and `server` are None where nothing known has the address."""
+
+    address: str
+    port: int
+    tls_mode: str = ""
+    weight: int = 1
+    pod: KubernetesObject | None = None
+    server: Proxy | None = None
+
+
+def cluster(mesh: Mesh, client: Proxy, name: str) -> tuple[Cluster | None, Hop]:
+    """The named cluster of the client's proxy; None with the failing (or unknowing) hop where there is none."""
+    config = client.config
+    assert not isinstance(config, Unavailable)
+    found = config.clusters.get(name)
+    where = f"cluster {name}"
+    if found is not None:
+        limits = found.thresholds()
+        return found, Hop(
+            Stage.CLUSTER, "pass", f"{name}, {found.lb_policy.lower().replace('_', ' ')}", client.id, where,
+            metadata_object(found.metadata.istio()), detail={"limits": limits, "outlier": found.outlier_detection},
+        )  # fmt: skip
+    if not config.has_clusters:
+        return None, Hop(Stage.CLUSTER, "unknown", "the dump has no clusters", client.id, where)
+    parsed = cluster_name(name)
+    cause, why = "route-to-unknown-host", f"the route leads to {name}, a cluster this proxy doesn't have"
+    if parsed is not None and parsed.subset and any(_same_host(parsed.fqdn, parsed.port, c) for c in config.clusters):
+        cause, why = "subset-not-defined", f"no DestinationRule defines the subset {parsed.subset} of {parsed.fqdn}"
+    evidence = (Evidence(f"proxy {client.id}", f"{client.path(Part.CONFIG_DUMP)}: clusters", f"no cluster {name}"),)
+    return None, Hop(Stage.CLUSTER, "fail", why, client.id, where, cause=cause, evidence=evidence)
+
+
+def _same_host(fqdn: str, port: int, candidate: Cluster) -> bool:
+    name = cluster_name(candidate.name)
+    return name is not None and name.fqdn == fqdn and name.port == port
+
+
+def usable(host: HostStatus) -> bool:
+    """Whether Envoy's load balancer would choose this host (outside panic)."""
+    return not (
+        host.failed_outlier_check
+        or host.failed_active_health_check
+        or host.eds_health_status in {"UNHEALTHY", "DRAINING", "TIMEOUT"}
+    )
+
+
+def targets(mesh: Mesh, client: Proxy, of: Cluster) -> tuple[tuple[Target, ...], Hop]:
+    """Endpoints the cluster's load balancer would choose from; none with the reason in the hop."""
+    config = client.config
+    assert not isinstance(config, Unavailable)
+    where = f"cluster {of.name} / endpoints"
+    if of.type == "ORIGINAL_DST" or of.name in {"PassthroughCluster", "BlackHoleCluster"}:
+        return (), _special(client, of, where)
+    service_name = of.eds_cluster_config.service_name if of.eds_cluster_config else ""
+    assignment = of.load_assignment or config.endpoints.get(service_name or of.name) or config.endpoints.get(of.name)
+    endpoints = list(assignment.all()) if assignment is not None else []
+    hosts = _hosts(client, of.name)
+    by_address = {host.address: host for host in hosts or ()}
+    found: list[Target] = []
+    for endpoint in endpoints:
+        socket = endpoint.endpoint.address.socket_address
+        if socket is None or endpoint.health_status in {"UNHEALTHY", "DRAINING", "TIMEOUT"}:
+            continue
+        host = by_address.get(str(socket))
+        if host is not None and not usable(host):
+            continue
+        found.append(_target(mesh, socket.address, socket.port_value, endpoint.tls_mode(), endpoint.load_balancing_weight))
+    if not endpoints and hosts:
+        for host in hosts:
+            address, _, port = host.address.rpartition(":")
+            if usable(host) and port.isdigit():
+                found.append(_target(mesh, address.strip("[]"), int(port), "", host.weight))
+    if found:
+        return tuple(found), Hop(
+            Stage.ENDPOINT, "pass", f"{len(found)} of {max(len(endpoints), len(hosts or ()))} endpoints can be chosen",
+            client.id, where,
+        )  # fmt: skip
+    return (), _none_usable(mesh, client, of, where, hosts, bool(endpoints), assignment is not None or config.has_endpoints)
+
+
+def _target(mesh: Mesh, address: str, port: int, tls_mode: str, weight: int) -> Target:
+    return Target(address, port, tls_mode, weight, mesh.pod_at(address), mesh.proxy_at(address))
+
+
+def _special(client: Proxy, of: Cluster, where: str) -> Hop:
+    if of.name == "BlackHoleCluster":
+        return Hop(Stage.ENDPOINT, "fail", "BlackHoleCluster: the proxy may not call this", client.id, where, cause="registry-only")
+    return Hop(Stage.ENDPOINT, "unknown", "sent on to the address the application asked for, outside the mesh's knowledge",
+               client.id, where, detail={"passthrough": True})  # fmt: skip
+
+
+def _hosts(client: Proxy, name: str) -> tuple[HostStatus, ...] | None:
+    """The hosts as /clusters shows them, None where that can't be read."""
+    statuses = client.clusters
+    if isinstance(statuses, Unavailable):
+        return None
+    status = statuses.get(name)
+    return status.hosts if status is not None else None
+
+
+def _none_usable(
+    mesh: Mesh,
+    client: Proxy,
+    of: Cluster,
+    where: str,
+    hosts: tuple[HostStatus, ...] | None,
+    assigned: bool,
+    seen: bool,
+) -> Hop:
+    source = Evidence(f"proxy {client.id}", f"{client.path(Part.CLUSTERS)}: {of.name}", _flags_in_words(hosts or ()))
+
+    def failing(cause: str, decision: str, behind: ObjectRef | None = None, outcome: Outcome = "fail") -> Hop:
+        return Hop(Stage.ENDPOINT, outcome, decision, client.id, where, behind, cause, (source,))
+
+    if hosts:
+        if all(host.failed_outlier_check for host in hosts):
+            return failing("all-endpoints-ejected", "outlier detection has ejected every endpoint", metadata_object(of.metadata.istio()))
+        if all(host.eds_health_status == "DRAINING" for host in hosts):
+            return failing("endpoints-draining", "every endpoint is draining")
+        return failing("endpoints-unhealthy", "no endpoint is healthy")
+    if assigned:
+        return failing("endpoints-unhealthy", "every endpoint is marked unhealthy or draining")
+    if not seen and hosts is None:
+        return Hop(Stage.ENDPOINT, "unknown", "neither /clusters nor the endpoints of the dump could be read", client.id, where)
+    if of.type in {"STRICT_DNS", "LOGICAL_DNS"}:
+        return failing("dns-failure", "the host's name resolves to no address")
+    return failing(*_why_empty(mesh, of))
+
+
+def _why_empty(mesh: Mesh, of: Cluster) -> tuple[str, str, ObjectRef | None]:
+    """Why a cluster has no endpoints at all: what Kubernetes says of the Service behind it."""
+    name = cluster_name(of.name)
+    service = mesh.objects.service_of_host(name.fqdn) if name is not None else None
+    if service is None or name is None:
+        return "no-endpoints", "it has no endpoint", None
+    selected = mesh.objects.pods_selected(service)
+    if name.subset and mesh.has_kubernetes:
+        labels = subset_labels(mesh, of, name.subset)
+        if labels and selected and not any(_has_labels(pod, labels) for pod in selected):
+            wanted = ", ".join(f"{key}={value}" for key, value in labels.items())
+            return "subset-selects-no-pods", f"no pod of {service.metadata.name} has {wanted}", metadata_object(of.metadata.istio())
+    if not selected and mesh.has_kubernetes and service.spec.get("selector"):
+        if not mesh.objects.workloads_selected(service):
+            return "service-selects-no-pods", "the Service's selector matches no workload's pods", service.ref
+        return "no-endpoints", "the Service's workload has no pod (scaled to 0?)", service.ref
+    if selected and not any(mesh.objects.ready(pod) for pod in selected):
+        return "no-endpoints", f"none of the {len(selected)} pods of the Service is ready", service.ref
+    return "no-endpoints", "it has no endpoint", service.ref
+
+
+def subset_labels(mesh: Mesh, of: Cluster, subset: str) -> dict[str, str]:
+    """The labels of a subset, as the DestinationRule behind the cluster defines it; {} where it isn't known."""
+    ref = metadata_object(of.metadata.istio())
+    rule = mesh.objects.get("DestinationRule", ref.namespace, ref.name) if ref is not None else None
+    for entry in (rule.spec.get("subsets") or ()) if rule is not None else ():
+        if entry.get("name") == subset:
+            return dict(entry.get("labels") or {})
+    return {}
+
+
+def _has_labels(pod: KubernetesObject, labels: dict[str, str]) -> bool:
+    return all(pod.metadata.labels.get(key) == value for key, value in labels.items())
+
+
+def _flags_in_words(hosts: tuple[HostStatus, ...]) -> str:
+    if not hosts:
+        return "no hosts"
+    words = []
+    for host in hosts[:5]:
+        flags = [flag for flag in ("failed_outlier_check", "failed_active_health_check") if getattr(host, flag)]
+        words.append(f"{host.address} {' '.join([host.eds_health_status or 'HEALTHY', *flags])}")
+    return "; ".join(words)
+
+
+def kubernetes_targets(mesh: Mesh, host: str, port: int) -> tuple[tuple[Target, ...], Hop]:
+    """Where a call without sidecar goes: the ready pods behind the Service, or the pod with that address."""
+    service = mesh.objects.service_of_host(host)
+    if service is None:
+        pod, server = mesh.pod_at(host), mesh.proxy_at(host)
+        if pod is not None or server is not None:
+            return (Target(host, port, pod=pod, server=server),), Hop(Stage.ENDPOINT, "pass", f"straight to {host}:{port}")
+        return (), Hop(Stage.ENDPOINT, "unknown", f"nothing is known of {host}")
+    addresses = mesh.objects.endpoints(service, port)
+    found = tuple(_target(mesh, address, target_port, "", 1) for address, target_port in addresses)
+    if found:
+        return found, Hop(Stage.ENDPOINT, "pass", f"the Service has {len(found)} endpoints", kubernetes=service.ref)
+    return (), Hop(Stage.ENDPOINT, "fail", "the Service has no ready endpoint", kubernetes=service.ref, cause="no-endpoints")

@@ -1,0 +1,136 @@
+"""Follows one request hop by hop through what the proxies hold."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import msgspec
+
+from meshscope.envoy.request import HttpRequest
+from meshscope.facts.edges import qualified
+from meshscope.facts.mesh import Mesh
+from meshscope.facts.proxy import Proxy
+from meshscope.facts.select import parse_selector, select
+from meshscope.model.findings import Unavailable
+from meshscope.model.names import OUTSIDE, WorkloadId
+from meshscope.walk import inbound, outbound, transport, upstream
+from meshscope.walk.hops import Branch, Hop, Stage, Walk
+from meshscope.walk.upstream import Target
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What is asked: who calls, through which proxy (None: it has none), which host and port, with what.
+
+    `request` is None for plain TCP.
+    """
+
+    workload: WorkloadId
+    proxy: Proxy | None
+    host: str
+    port: int
+    request: HttpRequest | None = None
+
+
+def walk(mesh: Mesh, call: Call) -> Walk:
+    """Every way the call can go. The hops of a branch end with the first that fails, or at the application."""
+    branches = _captured(mesh, call) if call.proxy is not None else _uncaptured(mesh, call)
+    return Walk(str(call.workload), call.request or HttpRequest("", call.host, ""), call.host, call.port, branches)
+
+
+def _uncaptured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
+    who = "a caller outside the mesh" if call.workload == OUTSIDE else str(call.workload)
+    capture = Hop(Stage.CAPTURE, "pass", f"{who} has no sidecar: it calls in plaintext, and no route of the mesh applies")
+    targets, endpoint = upstream.kubernetes_targets(mesh, call.host, call.port)
+    if not targets:
+        return (Branch(1.0, (capture, endpoint)),)
+    offer = transport.Offer("plaintext", "the caller has no sidecar")
+    share = 1.0 / len(targets)
+    return tuple(
+        Branch(share, (capture, endpoint, *_at_server(mesh, call, None, target, offer))) for target in targets
+    )
+
+
+def _captured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
+    client = call.proxy
+    assert client is not None
+    if isinstance(client.config, Unavailable):
+        unseen = Hop(Stage.OUTBOUND_LISTENER, "unknown", client.config.why, client.id)
+        return (Branch(1.0, (unseen,)),)
+    capture = outbound.capture(mesh, client, call.port)
+    if capture.outcome == "fail":
+        return (Branch(1.0, (capture,)),)
+    branches: list[Branch] = []
+    for way in outbound.ways(mesh, client, call.host, call.port, call.request):
+        hops = (capture, *way.hops)
+        if way.cluster is None or hops[-1].outcome == "fail":
+            branches.append(Branch(way.share, hops))
+            continue
+        branches += _to_cluster(mesh, call, client, way.share, hops, way.cluster)
+    return tuple(branches)
+
+
+def _to_cluster(
+    mesh: Mesh, call: Call, client: Proxy, share: float, hops: tuple[Hop, ...], cluster_name: str
+) -> list[Branch]:
+    cluster, hop = upstream.cluster(mesh, client, cluster_name)
+    hops = (*hops, hop)
+    if cluster is None:
+        return [Branch(share, hops)]
+    targets, hop = upstream.targets(mesh, client, cluster)
+    hops = (*hops, hop)
+    if not targets or hop.outcome == "fail":
+        return [Branch(share, hops)]
+    total = sum(target.weight for target in targets) or 1
+    found = []
+    for target in targets:
+        offer, offered = transport.offer(mesh, client, cluster, target)
+        further = _at_server(mesh, call, client, target, offer) if offered.outcome != "fail" else ()
+        found.append(Branch(share * target.weight / total, (*hops, offered, *further)))
+    return found
+
+
+def _at_server(
+    mesh: Mesh, call: Call, client: Proxy | None, target: Target, offer: transport.Offer
+) -> tuple[Hop, ...]:
+    """The hops at the server's side, up to the first failure."""
+    hops: list[Hop] = list(transport.accept(mesh, client, target, offer))
+    if any(hop.outcome == "fail" for hop in hops) or target.server is None:
+        return tuple(hops)
+    connection = transport.connection(mesh, client, call.workload, target, offer)
+    chain = transport.chain(mesh, target, offer)
+    if chain is None:
+        return tuple(hops)
+    for hop in inbound.hops(mesh, target, chain, call.request, connection):
+        hops.append(hop)
+        if hop.outcome == "fail":
+            break
+    return tuple(hops)
+
+
+
+
+def trace(mesh: Mesh, source: str, method: str, url: str, headers: tuple[tuple[str, str], ...] = ()) -> tuple[Walk, ...]:
+    """Walks one request from each proxy version of FROM; raises SelectionError or ValueError for what can't be read.
+
+    `url` is `[http[s]://]HOST[:PORT][/PATH]` or `tcp://HOST:PORT`; without port 80 (https: 443).
+    """
+    caller = select(mesh, parse_selector(source))
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "http", url
+    if scheme not in {"http", "https", "tcp"}:
+        raise ValueError(f"unknown scheme {scheme!r}: use http://, https:// or tcp://")
+    parts = urlsplit(f"//{rest}")
+    if not parts.hostname:
+        raise ValueError(f"{url!r} has no host")
+    port = parts.port or {"https": 443}.get(scheme, 80)
+    if scheme == "tcp" and parts.port is None:
+        raise ValueError("tcp:// needs a port")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    workload = caller.workload or OUTSIDE
+    host = qualified(mesh, parts.hostname, workload.namespace)
+    lowered = tuple((name.lower(), value) for name, value in headers)
+    given = dict(lowered).get("host")
+    request = None if scheme == "tcp" else HttpRequest(method.upper(), given or parts.netloc, path, lowered, scheme)
+    proxy = caller.proxies[0] if caller.proxies else None
+    return (walk(mesh, Call(workload, proxy, host, port, request)),)
