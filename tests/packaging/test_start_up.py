@@ -1,4 +1,4 @@
-"""Start-up is felt at every call: heavy libraries are loaded by the command that uses them, not by the others."""
+"""Start-up is felt at every call: a heavy library is loaded by the command that uses it, by no other."""
 
 from __future__ import annotations
 
