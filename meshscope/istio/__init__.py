@@ -1,0 +1,1 @@
+"""Istio's own semantics, pure: names inside Envoy, Kubernetes objects and what they make a proxy do."""
