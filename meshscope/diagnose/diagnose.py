@@ -57,7 +57,12 @@ def diagnose(
 
 
 def gather(
-    mesh: Mesh, caller: Selected | None, called: Selected | None, window_s: float, *, require_mtls: bool = False
+    mesh: Mesh,
+    caller: Selected | None,
+    called: Selected | None,
+    window_s: float,
+    *,
+    require_mtls: bool = False,
 ) -> SharedFacts:
     """The facts that the question needs: without FROM and TO, all there are."""
     proxies = tuple(_asked(mesh, caller, called))
@@ -107,10 +112,15 @@ def _unseen(mesh: Mesh, caller: Selected, called: Selected) -> dict[EdgeKey, Obs
     services = [called.service] if called.service is not None else []
     if not services and called.workload is not None:
         pods = [mesh.pod(pod) for pod in mesh.workloads.get(called.workload, ())]
-        services = [s.ref for pod in pods if pod for s in mesh.services_of(pod.metadata.namespace, pod.metadata.labels)]
+        services = [
+            s.ref
+            for pod in pods
+            if pod
+            for s in mesh.objects.services_selecting(pod)
+        ]
     for ref in dict.fromkeys(services):
         service = mesh.objects.get("Service", ref.namespace, ref.name)
-        host = f"{ref.name}.{ref.namespace}.svc.{mesh.objects.cluster_domain}"
+        host = mesh.fqdn(ref)
         for port in (service.spec.get("ports") or ()) if service is not None else ():
             key = EdgeKey(caller.workload or OUTSIDE, host, int(port.get("port", 0)))
             found[key] = ObservedEdge(mesh, key)
@@ -118,7 +128,9 @@ def _unseen(mesh: Mesh, caller: Selected, called: Selected) -> dict[EdgeKey, Obs
 
 
 def _with_sources(
-    edges: dict[EdgeKey, ObservedEdge], wanted: dict[EdgeKey, ObservedEdge], follows: dict[str, frozenset[str]]
+    edges: dict[EdgeKey, ObservedEdge],
+    wanted: dict[EdgeKey, ObservedEdge],
+    follows: dict[str, frozenset[str]],
 ) -> dict[EdgeKey, ObservedEdge]:
     """The wanted edges, and those whose symptoms theirs follow from."""
     found = dict(wanted)
@@ -142,9 +154,12 @@ def run(rules: Iterable[LoadedRule], shared: SharedFacts) -> tuple[list[Claim], 
                     claims.append(answer)
         except Exception as error:  # noqa: BLE001 - hostile input must not hide what the other rules found
             unknown.append(
-                Unknown(f"rule {loaded.rule.code} ({loaded.rule.cause})", f"it failed on this input: {error!r}",
-                        "please report it with a captured bundle")
-            )  # fmt: skip
+                Unknown(
+                    f"rule {loaded.rule.code} ({loaded.rule.cause})",
+                    f"it failed on this input: {error!r}",
+                    "please report it with a captured bundle",
+                )
+            )
     return claims, unknown
 
 
@@ -152,15 +167,22 @@ def _unexplained(shared: SharedFacts, explained: set[str]) -> Iterable[Unknown]:
     """Failures that no rule accounts for: never silently dropped."""
     for edge in shared.observed:
         for symptom in edge.symptoms:
-            if symptom.id in explained or symptom.id in shared.consequences or _only_client_error(symptom.code):
+            if (
+                symptom.id in explained
+                or symptom.id in shared.consequences
+                or _only_client_error(symptom.code)
+            ):
                 continue
-            how = " ".join((str(symptom.code), ",".join(sorted(symptom.flags)) or "-", symptom.details)).strip()
+            how = " ".join(
+                (str(symptom.code), ",".join(sorted(symptom.flags)) or "-", symptom.details)
+            ).strip()
             if symptom.stat is not None:
                 how = f"counter {symptom.stat[2]}"
             yield Unknown(
-                f"{symptom.count} failing on {edge.edge}", f"no rule explains them: {how}",
+                f"{symptom.count} failing on {edge.edge}",
+                f"no rule explains them: {how}",
                 f"look at the log of {symptom.proxy}, and capture with both proxies' logs and statistics",
-            )  # fmt: skip
+            )
 
 
 def _only_client_error(code: int) -> bool:

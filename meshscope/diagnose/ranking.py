@@ -96,7 +96,12 @@ def decide(found: list[Candidate]) -> tuple[list[Candidate], list[RuledOut]]:
 
 
 def _strength(candidate: Candidate) -> tuple[float, int, int, str]:
-    return (-round(candidate.confidence, 2), candidate.best.stage, -candidate.impact, candidate.best.rule.code)
+    return (
+        -round(candidate.confidence, 2),
+        candidate.best.stage,
+        -candidate.impact,
+        candidate.best.rule.code,
+    )
 
 
 def _rank(candidate: Candidate) -> tuple[int, float, int, int, str, str]:
@@ -141,7 +146,9 @@ def finding(candidate: Candidate, cluster: str) -> Finding:
         explanation=best.explanation,
         caused_by=tuple(dict.fromkeys(cause for claim in candidate.claims for cause in claim.caused_by)),
         evidence=_unique(candidate.claims),
-        fix=tuple(dict.fromkeys(fix for claim in (best, *candidate.claims) for fix in claim.fix))[:MOST_FIXES],
+        fix=tuple(dict.fromkeys(fix for claim in (best, *candidate.claims) for fix in claim.fix))[
+            :MOST_FIXES
+        ],
         also_known_as=rule.also_known_as,
         fingerprint=fingerprint(rule.code, cluster, str(best.subject), best.discriminator),
     )
@@ -160,5 +167,3 @@ def fingerprint(code: str, cluster: str, subject: str, discriminator: str) -> st
     """What history, diffs and suppression hang on; never of message text."""
     text = "\0".join((code, cluster, subject, discriminator))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-

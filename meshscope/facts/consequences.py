@@ -84,7 +84,11 @@ def _by_workload(
         if symptom.side == "client":
             failing_calls[str(edge.key.client)].append(symptom)
     for edge, symptom in told:
-        if symptom.id in joined or (symptom.from_log and symptom.details != "via_upstream") or symptom.code < 500:
+        if (
+            symptom.id in joined
+            or (symptom.from_log and symptom.details != "via_upstream")
+            or symptom.code < 500
+        ):
             continue
         for server in edge.servers:
             for call in failing_calls[str(edge.mesh.workload_of(server))]:

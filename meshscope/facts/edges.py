@@ -148,7 +148,9 @@ def is_outbound(mesh: Mesh, proxy: Proxy, entry: AccessLogEntry) -> bool:
     return _ip(entry.downstream_remote_address) in own or not entry.requested_server_name
 
 
-def observe(mesh: Mesh, proxies: Iterable[Proxy], window_s: float = DEFAULT_WINDOW_S) -> dict[EdgeKey, ObservedEdge]:
+def observe(
+    mesh: Mesh, proxies: Iterable[Proxy], window_s: float = DEFAULT_WINDOW_S
+) -> dict[EdgeKey, ObservedEdge]:
     """The edges on which these proxies saw traffic, by key.
 
     Sources, best first: access log lines of the window, counters that moved between two samples, per-host
@@ -209,7 +211,9 @@ def _called(mesh: Mesh, client: WorkloadId, entry: AccessLogEntry) -> tuple[str,
     if name is not None:
         return name.fqdn, name.port
     port = _port(entry.downstream_local_address)
-    host, _, given = entry.authority.rpartition(":") if _has_port(entry.authority) else (entry.authority, "", "")
+    host, _, given = (
+        entry.authority.rpartition(":") if _has_port(entry.authority) else (entry.authority, "", "")
+    )
     if host:
         return qualified(mesh, host, client.namespace), int(given or 0) or port
     return _ip(entry.downstream_local_address), port
@@ -236,11 +240,15 @@ def served_hosts(mesh: Mesh, proxy: Proxy, port: int) -> tuple[tuple[str, int], 
     found: dict[tuple[str, int], None] = {}
     pod = mesh.pod(proxy.id)
     if pod is not None:
-        for service in mesh.services_of(proxy.id.namespace, pod.metadata.labels):
+        for service in mesh.objects.services_selecting(pod):
             for entry in service.spec.get("ports") or ():
                 target = entry.get("targetPort", entry.get("port"))
-                if target == port or (isinstance(target, str) and not target.isdigit()) or entry.get("port") == port:
-                    host = f"{service.metadata.name}.{service.metadata.namespace}.svc.{mesh.objects.cluster_domain}"
+                if (
+                    target == port
+                    or (isinstance(target, str) and not target.isdigit())
+                    or entry.get("port") == port
+                ):
+                    host = f"{service.metadata.name}.{service.metadata.namespace}.svc.{mesh.domain}"
                     found[(host, int(entry.get("port", port)))] = None
     config = proxy.config
     if not isinstance(config, Unavailable):
@@ -254,16 +262,16 @@ def served_hosts(mesh: Mesh, proxy: Proxy, port: int) -> tuple[tuple[str, int], 
 
 def qualified(mesh: Mesh, host: str, namespace: str) -> str:
     """The FQDN of a short host name, where such a Service exists; else the host as it was called."""
-    for candidate in (host, f"{host}.{namespace}.svc.{mesh.objects.cluster_domain}"):
+    for candidate in (host, f"{host}.{namespace}.svc.{mesh.domain}"):
         if mesh.objects.service_of_host(candidate) is not None:
             return candidate
     name, _, rest = host.partition(".")
     if rest and "." not in rest:
-        candidate = f"{name}.{rest}.svc.{mesh.objects.cluster_domain}"
+        candidate = f"{name}.{rest}.svc.{mesh.domain}"
         if mesh.objects.service_of_host(candidate) is not None:
             return candidate
     if rest.endswith(".svc"):
-        return f"{host}.{mesh.objects.cluster_domain}"
+        return f"{host}.{mesh.domain}"
     return host
 
 
@@ -278,5 +286,3 @@ def _ip(address: str) -> str:
 def _port(address: str) -> int:
     port = address.rpartition(":")[2]
     return int(port) if port.isdigit() else 0
-
-

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from meshscope.facts.proxy import Proxy
-from meshscope.istio.kubernetes import Objects
+from meshscope.istio.kubernetes import Objects, pod_ips, selects, strings
 from meshscope.istio.syncz import ProxySync, read_syncz
 from meshscope.model.findings import Unavailable, Unknown
 from meshscope.model.kubernetes import KubernetesObject
-from meshscope.model.names import OUTSIDE, ProxyId, WorkloadId
+from meshscope.model.names import OUTSIDE, ObjectRef, ProxyId, WorkloadId
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,7 +23,9 @@ class Mesh:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.proxies: dict[ProxyId, Proxy] = {identity: Proxy(identity, source) for identity in source.proxies()}
+        self.proxies: dict[ProxyId, Proxy] = {
+            identity: Proxy(identity, source) for identity in source.proxies()
+        }
 
     @property
     def captured_at(self) -> datetime:
@@ -60,42 +61,35 @@ class Mesh:
             found.extend(proxy.unknowns.values())
             if not isinstance(config := proxy.__dict__.get("config"), Unavailable | None):
                 found.extend(
-                    Unknown(f"{problem.where} of {proxy.id}", problem.why, "an Envoy version that meshscope knows")
+                    Unknown(
+                        f"{problem.where} of {proxy.id}", problem.why, "an Envoy version that meshscope knows"
+                    )
                     for problem in config.problems
                 )
         return tuple(found)
-
-    @cached_property
-    def _pods_by_ip(self) -> dict[str, KubernetesObject]:
-        found: dict[str, KubernetesObject] = {}
-        for pod in self.objects.pods:
-            for address in pod.status.get("podIPs") or ({"ip": pod.status.get("podIP", "")},):
-                if isinstance(address, dict) and address.get("ip"):
-                    found.setdefault(str(address["ip"]), pod)
-        return found
 
     @cached_property
     def _proxies_by_ip(self) -> dict[str, Proxy]:
         found: dict[str, Proxy] = {}
         for proxy in self.proxies.values():
             pod = self.pod(proxy.id)
-            ips = _pod_ips(pod) if pod else proxy.node.ips
+            ips = pod_ips(pod) if pod else proxy.node.ips
             for ip in ips:
                 found.setdefault(ip, proxy)
         return found
 
     def pod(self, identity: ProxyId) -> KubernetesObject | None:
-        return self.objects.get("Pod", identity.namespace, identity.pod)
+        return self.objects.pod(identity.namespace, identity.pod)
 
     def pod_at(self, ip: str) -> KubernetesObject | None:
-        return self._pods_by_ip.get(ip)
+        return self.objects.pod_by_ip(ip)
 
     def proxy_at(self, ip: str) -> Proxy | None:
         return self._proxies_by_ip.get(ip)
 
     def ips(self, proxy: Proxy) -> tuple[str, ...]:
         pod = self.pod(proxy.id)
-        return (_pod_ips(pod) if pod else ()) or proxy.node.ips
+        return (pod_ips(pod) if pod else ()) or proxy.node.ips
 
     def workload_at(self, ip: str) -> WorkloadId:
         """The workload with this address, OUTSIDE where nothing is known to have it."""
@@ -135,16 +129,32 @@ class Mesh:
                 found.update({status.proxy: status for status in read_syncz(raw)})
         return found
 
-    def services_of(self, ref_namespace: str, labels: dict[str, str]) -> Iterable[KubernetesObject]:
-        """Services of the namespace whose selector takes these labels."""
-        for service in self.objects.of("Service", namespace=ref_namespace):
-            selector = service.spec.get("selector") or {}
-            if selector and all(labels.get(key) == value for key, value in selector.items()):
-                yield service
+    @cached_property
+    def domain(self) -> str:
+        """The cluster's DNS domain, by the proxies' own word."""
+        return next(
+            (proxy.node.domain for proxy in self.proxies.values() if proxy.node.domain), "cluster.local"
+        )
 
+    def fqdn(self, service: ObjectRef) -> str:
+        return f"{service.name}.{service.namespace}.svc.{self.domain}"
 
-def _pod_ips(pod: KubernetesObject) -> tuple[str, ...]:
-    listed = pod.status.get("podIPs") or ()
-    ips = tuple(str(entry.get("ip")) for entry in listed if isinstance(entry, dict) and entry.get("ip"))
-    single = str(pod.status.get("podIP") or "")
-    return ips or ((single,) if single else ())
+    def addresses(self, host: str) -> tuple[str, ...]:
+        """The Service's own (virtual) addresses."""
+        service = self.objects.service_of_host(host)
+        if service is None:
+            return ()
+        listed = service.spec.get("clusterIPs") or [service.spec.get("clusterIP")]
+        return tuple(str(address) for address in listed if address and address != "None")
+
+    def workloads_selected(self, service: KubernetesObject) -> tuple[ObjectRef, ...]:
+        """The workloads whose pod template the Service's selector takes, scaled to 0 or not."""
+        selector = strings(service.spec.get("selector"))
+        found = []
+        for kind in ("Deployment", "StatefulSet", "DaemonSet"):
+            for workload in self.objects.of(kind, namespace=service.metadata.namespace):
+                template = workload.spec.get("template") or {}
+                labels = strings((template.get("metadata") or {}).get("labels"))
+                if selector and selects(selector, labels):
+                    found.append(workload.ref)
+        return tuple(found)

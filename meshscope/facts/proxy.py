@@ -113,7 +113,9 @@ class Proxy:
         found = None if isinstance(info, Unavailable) else node_info(info.node)
         if found is None and not isinstance(self.config, Unavailable):
             found = node_info(self.config.bootstrap.node)
-        return found or NodeInfo("", self.id.pod, self.id.namespace, workload=pod_workload(self.id.namespace, self.id.pod, {}))
+        return found or NodeInfo(
+            "", self.id.pod, self.id.namespace, workload=pod_workload(self.id.namespace, self.id.pod, {})
+        )
 
     @property
     def workload(self) -> WorkloadId:

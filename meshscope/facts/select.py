@@ -9,11 +9,22 @@ from meshscope.facts.proxy import Proxy
 from meshscope.model.names import OUTSIDE, ObjectRef, WorkloadId
 
 KINDS = {
-    "deploy": "Deployment", "deployment": "Deployment", "deployments": "Deployment",
-    "sts": "StatefulSet", "statefulset": "StatefulSet", "ds": "DaemonSet", "daemonset": "DaemonSet",
-    "job": "Job", "cronjob": "CronJob", "po": "Pod", "pod": "Pod", "pods": "Pod",
-    "svc": "Service", "service": "Service", "services": "Service",
-}  # fmt: skip
+    "deploy": "Deployment",
+    "deployment": "Deployment",
+    "deployments": "Deployment",
+    "sts": "StatefulSet",
+    "statefulset": "StatefulSet",
+    "ds": "DaemonSet",
+    "daemonset": "DaemonSet",
+    "job": "Job",
+    "cronjob": "CronJob",
+    "po": "Pod",
+    "pod": "Pod",
+    "pods": "Pod",
+    "svc": "Service",
+    "service": "Service",
+    "services": "Service",
+}
 
 
 class Selector(msgspec.Struct, frozen=True):
@@ -60,7 +71,9 @@ def parse_selector(text: str, namespace: str = "") -> Selector:
     """Raises BadSelector for an unknown kind or an empty name. `namespace` applies where the text names none."""
     kind_text, slash, rest = text.rpartition("/")
     if slash and kind_text.lower() not in KINDS:
-        raise BadSelector(f"unknown kind {kind_text!r}: use one of {', '.join(sorted(set(KINDS)))}", tuple(sorted(KINDS)))
+        raise BadSelector(
+            f"unknown kind {kind_text!r}: use one of {', '.join(sorted(set(KINDS)))}", tuple(sorted(KINDS))
+        )
     name, _, given = rest.partition(".")
     given = given.partition(".svc")[0]
     if not name:

@@ -1,4 +1,4 @@
-"""The causes that meshscope tells apart: public ids, the same in both meshes, that never change their meaning."""
+"""The causes that meshscope tells apart: public ids, the same in both meshes, whose meaning never changes."""
 
 from __future__ import annotations
 

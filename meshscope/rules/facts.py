@@ -16,7 +16,7 @@ from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom
 from meshscope.istio.kubernetes import Objects
-from meshscope.istio.names import cluster_name
+from meshscope.istio.names import cluster_name, service_host
 from meshscope.istio.syncz import ProxySync
 from meshscope.model.findings import Edge, Evidence, Unavailable
 from meshscope.model.names import ObjectRef, WorkloadId
@@ -60,9 +60,10 @@ class Moved(msgspec.Struct, frozen=True):
     @property
     def evidence(self) -> Evidence:
         return Evidence(
-            f"proxy {self.proxy.id}", self.proxy.path(Part.METRICS),
+            f"proxy {self.proxy.id}",
+            self.proxy.path(Part.METRICS),
             f"{self.scope}.{self.name}.{self.stat} +{self.by:g} since the earlier sample",
-        )  # fmt: skip
+        )
 
 
 class EdgeFacts:
@@ -248,6 +249,29 @@ class EdgeFacts:
         )
 
     @property
+    def observable(self) -> bool:
+        """Whether some proxy of this edge gave an access log in which a failure would show."""
+        self._facts.note("symptoms")
+        asked = (*self.client_proxies, *self.server_proxies)
+        return any(not isinstance(p.log, Unavailable) and p.log.entries for p in asked)
+
+    @property
+    def client_subject(self) -> ObjectRef:
+        """The calling workload, as a finding's subject."""
+        return self.client.ref
+
+    @property
+    def server_subject(self) -> ObjectRef:
+        """What is called, as a finding's subject: the Service where the host is one's, else the host by name."""
+        self._facts.note("kubernetes")
+        name = service_host(self.host)
+        return (
+            ObjectRef("Service", name.service, name.namespace)
+            if name is not None
+            else ObjectRef("Host", self.host)
+        )
+
+    @property
     def client_log_missing(self) -> bool:
         """Whether the caller has proxies, and none of them gave its log."""
         self._facts.note("symptoms")
@@ -313,7 +337,9 @@ class Facts:
         if proxy.moved is None:
             return {}
         return {
-            name: Moved(proxy, scope, name, stat, by) for name, by in proxy.moved.find(scope, stat).items() if by > 0
+            name: Moved(proxy, scope, name, stat, by)
+            for name, by in proxy.moved.find(scope, stat).items()
+            if by > 0
         }
 
     def gauge(self, proxy: Proxy, scope: str, name: str, stat: str) -> float | None:
@@ -347,7 +373,9 @@ class SharedFacts(msgspec.Struct, frozen=True):
 
     def recent(self, messages: tuple[EnvoyMessage, ...]) -> tuple[EnvoyMessage, ...]:
         at = self.mesh.captured_at
-        return tuple(m for m in messages if m.time is not None and (at - m.time).total_seconds() <= self.window_s)
+        return tuple(
+            m for m in messages if m.time is not None and (at - m.time).total_seconds() <= self.window_s
+        )
 
 
 def symptom_evidence(symptom: Symptom) -> Evidence:

@@ -34,7 +34,13 @@ def hops(
     if manager_filter is None or request is None:
         tcp = chain.network_filter("TcpProxy")
         cluster = tcp.decode(TcpProxy).cluster if tcp is not None else ""
-        yield Hop(Stage.INBOUND_CLUSTER, "pass", f"TCP to {cluster or 'the application'}", server.id, f"cluster {cluster}")
+        yield Hop(
+            Stage.INBOUND_CLUSTER,
+            "pass",
+            f"TCP to {cluster or 'the application'}",
+            server.id,
+            f"cluster {cluster}",
+        )
         return
     manager = manager_filter.decode(HttpConnectionManager)
     request = normalized(manager, request)
@@ -43,12 +49,22 @@ def hops(
     if manager.route_config is not None:
         for outcome in route(manager.route_config, request, connection):
             if outcome.kind == "cluster":
-                yield Hop(Stage.INBOUND_CLUSTER, "pass", f"to the application by {outcome.cluster}", server.id,
-                          f"cluster {outcome.cluster}")  # fmt: skip
+                yield Hop(
+                    Stage.INBOUND_CLUSTER,
+                    "pass",
+                    f"to the application by {outcome.cluster}",
+                    server.id,
+                    f"cluster {outcome.cluster}",
+                )
                 return
-            yield Hop(Stage.INBOUND_CLUSTER, "fail" if outcome.kind.startswith("no_") else "unknown",
-                      f"inbound route: {outcome.kind}", server.id, f"route {manager.route_config.name}",
-                      cause="no-matching-route" if outcome.kind.startswith("no_") else "")  # fmt: skip
+            yield Hop(
+                Stage.INBOUND_CLUSTER,
+                "fail" if outcome.kind.startswith("no_") else "unknown",
+                f"inbound route: {outcome.kind}",
+                server.id,
+                f"route {manager.route_config.name}",
+                cause="no-matching-route" if outcome.kind.startswith("no_") else "",
+            )
             return
 
 
@@ -62,10 +78,18 @@ def _http_filter(
     elif kind.endswith("jwt_authn.v3.JwtAuthentication"):
         yield _jwt(server, http_filter, request)
     elif kind.endswith("ext_authz.v3.ExtAuthz"):
-        yield Hop(Stage.AUTHORIZATION, "unknown", "an external authorizer decides", server.id, f"filter {http_filter.name}",
-                  detail={"external": True})  # fmt: skip
+        yield Hop(
+            Stage.AUTHORIZATION,
+            "unknown",
+            "an external authorizer decides",
+            server.id,
+            f"filter {http_filter.name}",
+            detail={"external": True},
+        )
     elif "ratelimit" in kind:
-        yield Hop(Stage.LIMITS, "pass", f"subject to {http_filter.name}", server.id, f"filter {http_filter.name}")
+        yield Hop(
+            Stage.LIMITS, "pass", f"subject to {http_filter.name}", server.id, f"filter {http_filter.name}"
+        )
 
 
 def _network_rbac(server: Proxy, network_filter: TypedExtension, connection: Connection) -> Iterator[Hop]:
@@ -85,9 +109,16 @@ def _rbac(
     if shadow is not None:
         decision = evaluate(shadow, request, connection)
         if decision.allowed is False:
-            yield Hop(Stage.AUTHORIZATION, "pass", f"a dry-run policy would deny it: {decision.policy or 'no ALLOW matches'}",
-                      server.id, where, _policy_object(decision.policy), cause="dry-run",
-                      detail={"decision": decision, "shadow": True})  # fmt: skip
+            yield Hop(
+                Stage.AUTHORIZATION,
+                "pass",
+                f"a dry-run policy would deny it: {decision.policy or 'no ALLOW matches'}",
+                server.id,
+                where,
+                _policy_object(decision.policy),
+                cause="dry-run",
+                detail={"decision": decision, "shadow": True},
+            )
     if rules is None:
         return
     decision = evaluate(rules, request, connection)
@@ -95,24 +126,64 @@ def _rbac(
 
 
 def _decided(
-    server: Proxy, rules: RbacRules, decision: Decision, request: HttpRequest | None, connection: Connection, where: str
+    server: Proxy,
+    rules: RbacRules,
+    decision: Decision,
+    request: HttpRequest | None,
+    connection: Connection,
+    where: str,
 ) -> Hop:
     behind = _policy_object(decision.policy)
-    detail: dict[str, Any] = {"decision": decision, "connection": connection, "policies": sorted(rules.policies)}
-    source = Evidence(f"proxy {server.id}", f"{server.path(Part.CONFIG_DUMP)}: {where}", decision.policy or "[none]")
+    detail: dict[str, Any] = {
+        "decision": decision,
+        "connection": connection,
+        "policies": sorted(rules.policies),
+    }
+    source = Evidence(
+        f"proxy {server.id}", f"{server.path(Part.CONFIG_DUMP)}: {where}", decision.policy or "[none]"
+    )
     if decision.allowed is None:
         return Hop(Stage.AUTHORIZATION, "unknown", decision.why, server.id, where, behind, detail=detail)
     if decision.allowed:
-        return Hop(Stage.AUTHORIZATION, "pass", f"{decision.action}: {decision.policy or 'nothing denies it'}", server.id, where,
-                   behind, detail=detail)  # fmt: skip
+        return Hop(
+            Stage.AUTHORIZATION,
+            "pass",
+            f"{decision.action}: {decision.policy or 'nothing denies it'}",
+            server.id,
+            where,
+            behind,
+            detail=detail,
+        )
     if decision.action == "DENY":
-        return Hop(Stage.AUTHORIZATION, "fail", f"denied by {decision.policy}", server.id, where, behind, "deny-policy", (source,), detail)
+        return Hop(
+            Stage.AUTHORIZATION,
+            "fail",
+            f"denied by {decision.policy}",
+            server.id,
+            where,
+            behind,
+            "deny-policy",
+            (source,),
+            detail,
+        )
     detail["mismatches"] = explain(rules, request, connection)
-    if not rules.policies or all(not policy.principals and not policy.permissions for policy in rules.policies.values()):
+    if not rules.policies or all(
+        not policy.principals and not policy.permissions for policy in rules.policies.values()
+    ):
         cause = "allow-nothing"
     else:
         cause = "implicit-deny-by-allow-policy"
-    return Hop(Stage.AUTHORIZATION, "fail", "ALLOW policies exist and none matches", server.id, where, behind, cause, (source,), detail)
+    return Hop(
+        Stage.AUTHORIZATION,
+        "fail",
+        "ALLOW policies exist and none matches",
+        server.id,
+        where,
+        behind,
+        cause,
+        (source,),
+        detail,
+    )
 
 
 def _policy_object(name: str) -> ObjectRef | None:
@@ -129,6 +200,14 @@ def _jwt(server: Proxy, http_filter: TypedExtension, request: HttpRequest) -> Ho
     optional = any("allow_missing" in msgspec.json.encode(rule).decode() for rule in rules)
     if token:
         return Hop(Stage.JWT, "unknown", "the request's token can't be judged from outside", server.id, where)
-    word = "no token, none is demanded here" if optional or not rules else "no token, and the filter demands one"
-    return Hop(Stage.JWT, "pass" if optional or not rules else "fail", word, server.id, where,
-               cause="" if optional or not rules else "jwt-missing")  # fmt: skip
+    word = (
+        "no token, none is demanded here" if optional or not rules else "no token, and the filter demands one"
+    )
+    return Hop(
+        Stage.JWT,
+        "pass" if optional or not rules else "fail",
+        word,
+        server.id,
+        where,
+        cause="" if optional or not rules else "jwt-missing",
+    )

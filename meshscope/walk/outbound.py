@@ -41,16 +41,25 @@ def capture(mesh: Mesh, client: Proxy, port: int) -> Hop:
     """Whether the call passes through the client's sidecar."""
     if port in PROXY_PORTS:
         return Hop(
-            Stage.CAPTURE, "fail", f"port {port} belongs to the sidecar itself and is never routed",
-            client.id, cause="connect-to-proxy-port",
-        )  # fmt: skip
+            Stage.CAPTURE,
+            "fail",
+            f"port {port} belongs to the sidecar itself and is never routed",
+            client.id,
+            cause="connect-to-proxy-port",
+        )
     pod = mesh.pod(client.id)
-    excluded = pod.metadata.annotations.get("traffic.sidecar.istio.io/excludeOutboundPorts", "") if pod else ""
+    excluded = (
+        pod.metadata.annotations.get("traffic.sidecar.istio.io/excludeOutboundPorts", "") if pod else ""
+    )
     if str(port) in {entry.strip() for entry in excluded.split(",")}:
         return Hop(
-            Stage.CAPTURE, "unknown", f"port {port} is excluded from capture: the call leaves in plaintext, past the sidecar",
-            client.id, kubernetes=pod.ref if pod else None, detail={"excluded": True},
-        )  # fmt: skip
+            Stage.CAPTURE,
+            "unknown",
+            f"port {port} is excluded from capture: the call leaves in plaintext, past the sidecar",
+            client.id,
+            kubernetes=pod.ref if pod else None,
+            detail={"excluded": True},
+        )
     return Hop(Stage.CAPTURE, "pass", "the sidecar captures the call", client.id)
 
 
@@ -79,13 +88,23 @@ def ways(mesh: Mesh, client: Proxy, host: str, port: int, request: HttpRequest |
     """Every way the client's own proxy lets the call go."""
     config = client.config
     assert not isinstance(config, Unavailable)
-    addresses = mesh.objects.service_addresses(host)
+    addresses = mesh.addresses(host)
     listener = outbound_listener(config, port, addresses)
     if listener is None:
         if not config.has_listeners:
-            return (Way(1.0, (Hop(Stage.OUTBOUND_LISTENER, "unknown", "the dump has no listeners", client.id),), None),)
+            return (
+                Way(
+                    1.0,
+                    (Hop(Stage.OUTBOUND_LISTENER, "unknown", "the dump has no listeners", client.id),),
+                    None,
+                ),
+            )
         missing = Hop(
-            Stage.OUTBOUND_LISTENER, "fail", f"no listener takes a call to {host}:{port}", client.id, cause="no-vhost"
+            Stage.OUTBOUND_LISTENER,
+            "fail",
+            f"no listener takes a call to {host}:{port}",
+            client.id,
+            cause="no-vhost",
         )
         return (Way(1.0, (missing,), None),)
     chain = filter_chain(
@@ -98,9 +117,13 @@ def ways(mesh: Mesh, client: Proxy, host: str, port: int, request: HttpRequest |
     )
     if chain is None:
         missing = Hop(
-            Stage.OUTBOUND_LISTENER, "fail", f"listener {listener.name} has no filter chain for it", client.id,
-            f"listener {listener.name}", cause="no-vhost",
-        )  # fmt: skip
+            Stage.OUTBOUND_LISTENER,
+            "fail",
+            f"listener {listener.name} has no filter chain for it",
+            client.id,
+            f"listener {listener.name}",
+            cause="no-vhost",
+        )
         return (Way(1.0, (missing,), None),)
     return _through_chain(mesh, client, config, listener, chain, host, port, request)
 
@@ -120,9 +143,19 @@ def _through_chain(
     where = f"listener {listener.name}"
     if manager_filter is not None and request is not None:
         manager = manager_filter.decode(HttpConnectionManager)
-        name = manager.rds.route_config_name if manager.rds else (manager.route_config.name if manager.route_config else "")
-        taken = Hop(Stage.OUTBOUND_LISTENER, "pass", f"{where} takes it as HTTP, route {name}", client.id, where,
-                    detail={"http": True, "stat_prefix": manager.stat_prefix, "route_config": name})  # fmt: skip
+        name = (
+            manager.rds.route_config_name
+            if manager.rds
+            else (manager.route_config.name if manager.route_config else "")
+        )
+        taken = Hop(
+            Stage.OUTBOUND_LISTENER,
+            "pass",
+            f"{where} takes it as HTTP, route {name}",
+            client.id,
+            where,
+            detail={"http": True, "stat_prefix": manager.stat_prefix, "route_config": name},
+        )
         routes = config.routes.get(name) if manager.rds else manager.route_config
         if routes is None:
             problem = Hop(Stage.ROUTE, "unknown", f"route configuration {name} isn't in the dump", client.id)
@@ -134,15 +167,25 @@ def _through_chain(
     if tcp_filter is not None:
         proxy = tcp_filter.decode(TcpProxy)
         taken = Hop(
-            Stage.OUTBOUND_LISTENER, "pass", f"{where} takes it as plain TCP", client.id, where,
+            Stage.OUTBOUND_LISTENER,
+            "pass",
+            f"{where} takes it as plain TCP",
+            client.id,
+            where,
             detail={"http": False, "listener": listener.name},
-        )  # fmt: skip
+        )
         shares = _tcp_clusters(proxy)
         return tuple(
             Way(share, (taken, Hop(Stage.ROUTE, "pass", f"TCP proxy to {name}", client.id, where)), name)
             for name, share in shares
         )
-    odd = Hop(Stage.OUTBOUND_LISTENER, "unknown", f"{where} ends in a filter that meshscope doesn't know", client.id, where)
+    odd = Hop(
+        Stage.OUTBOUND_LISTENER,
+        "unknown",
+        f"{where} ends in a filter that meshscope doesn't know",
+        client.id,
+        where,
+    )
     return (Way(1.0, (odd,), None),)
 
 
@@ -191,25 +234,73 @@ def _route_hop(
     if outcome.route is not None and outcome.route.route is not None:
         detail["action"] = outcome.route.route
     if outcome.kind == "cluster":
-        return Hop(Stage.ROUTE, "pass", f"routed to {outcome.cluster}", client.id, where, virtual_service, detail=detail)
+        return Hop(
+            Stage.ROUTE,
+            "pass",
+            f"routed to {outcome.cluster}",
+            client.id,
+            where,
+            virtual_service,
+            detail=detail,
+        )
     if outcome.kind == "unknown":
         return Hop(Stage.ROUTE, "unknown", outcome.why, client.id, where, virtual_service, detail=detail)
     if outcome.kind == "no_vhost":
-        return Hop(Stage.ROUTE, "fail", f"no virtual host of route {routes.name} has the name {host}", client.id, where,
-                   cause="no-vhost", evidence=evidence, detail=detail)  # fmt: skip
+        return Hop(
+            Stage.ROUTE,
+            "fail",
+            f"no virtual host of route {routes.name} has the name {host}",
+            client.id,
+            where,
+            cause="no-vhost",
+            evidence=evidence,
+            detail=detail,
+        )
     if outcome.kind == "no_route":
         owner = virtual_service or _virtual_service_of(outcome)
-        return Hop(Stage.ROUTE, "fail", "the host is known, but no route of it matches this request", client.id, where,
-                   owner, cause="no-matching-route", evidence=evidence, detail=detail)  # fmt: skip
+        return Hop(
+            Stage.ROUTE,
+            "fail",
+            "the host is known, but no route of it matches this request",
+            client.id,
+            where,
+            owner,
+            cause="no-matching-route",
+            evidence=evidence,
+            detail=detail,
+        )
     if outcome.kind == "direct_response":
         if outcome.virtual_host is not None and outcome.virtual_host.name == "block_all":
             cause = "sidecar-egress-hides-host" if _sidecar_hides(mesh, client, host) else "registry-only"
-            return Hop(Stage.ROUTE, "fail", f"{host} isn't among the hosts this proxy may call (block_all, {outcome.status})",
-                       client.id, where, _sidecar_ref(mesh, client) if cause.startswith("sidecar") else None,
-                       cause=cause, evidence=evidence, detail=detail)  # fmt: skip
-        return Hop(Stage.ROUTE, "pass", f"answered directly with {outcome.status}", client.id, where, virtual_service, detail=detail)
-    return Hop(Stage.ROUTE, "pass", f"{outcome.kind.replace('_', ' ')} {outcome.status or ''}".strip(), client.id, where,
-               virtual_service, detail=detail)  # fmt: skip
+            return Hop(
+                Stage.ROUTE,
+                "fail",
+                f"{host} isn't among the hosts this proxy may call (block_all, {outcome.status})",
+                client.id,
+                where,
+                _sidecar_ref(mesh, client) if cause.startswith("sidecar") else None,
+                cause=cause,
+                evidence=evidence,
+                detail=detail,
+            )
+        return Hop(
+            Stage.ROUTE,
+            "pass",
+            f"answered directly with {outcome.status}",
+            client.id,
+            where,
+            virtual_service,
+            detail=detail,
+        )
+    return Hop(
+        Stage.ROUTE,
+        "pass",
+        f"{outcome.kind.replace('_', ' ')} {outcome.status or ''}".strip(),
+        client.id,
+        where,
+        virtual_service,
+        detail=detail,
+    )
 
 
 def _virtual_service_of(outcome: RouteOutcome) -> ObjectRef | None:
@@ -255,16 +346,33 @@ def _fault_hop(client: Proxy, manager: HttpConnectionManager, outcome: RouteOutc
     if abort and share > 0:
         status = abort.get("http_status") or abort.get("grpc_status")
         outcome_word = "fail" if share >= 1 else "unknown"
-        return Hop(Stage.FAULT, "fail" if share >= 1 else "unknown",
-                   f"the route aborts {share:.0%} of the requests with {status} on purpose", client.id, where, virtual_service,
-                   cause="fault-abort", detail={"abort": abort, "delay": delay, "share": share, "certain": outcome_word == "fail"})  # fmt: skip
+        return Hop(
+            Stage.FAULT,
+            "fail" if share >= 1 else "unknown",
+            f"the route aborts {share:.0%} of the requests with {status} on purpose",
+            client.id,
+            where,
+            virtual_service,
+            cause="fault-abort",
+            detail={"abort": abort, "delay": delay, "share": share, "certain": outcome_word == "fail"},
+        )
     if delay:
-        return Hop(Stage.FAULT, "pass", f"the route delays {_percentage(delay):.0%} of the requests by {delay.get('fixed_delay')} on purpose",
-                   client.id, where, virtual_service, cause="fault-delay", detail={"abort": abort, "delay": delay})  # fmt: skip
+        return Hop(
+            Stage.FAULT,
+            "pass",
+            f"the route delays {_percentage(delay):.0%} of the requests by {delay.get('fixed_delay')} on purpose",
+            client.id,
+            where,
+            virtual_service,
+            cause="fault-delay",
+            detail={"abort": abort, "delay": delay},
+        )
     return None
 
 
 def _percentage(fault: dict[str, Any]) -> float:
     percentage = fault.get("percentage") or {}
-    scale = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}.get(percentage.get("denominator", "HUNDRED"), 100)
+    scale = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}.get(
+        percentage.get("denominator", "HUNDRED"), 100
+    )
     return float(percentage.get("numerator", 0)) / scale

@@ -57,24 +57,53 @@ def offer(mesh: Mesh, client: Proxy, cluster: Cluster, target: Target) -> tuple[
     where = f"cluster {cluster.name} / {why}"
     if socket is None or socket.type_url.endswith("RawBuffer"):
         made = Offer("plaintext", why, object=behind)
-        return made, Hop(Stage.TLS_OFFER, "pass", f"offers plaintext ({why})", client.id, where, behind,
-                         detail={"offer": made, "labelled": target.tls_mode == "istio", "automatic": bool(cluster.transport_socket_matches)})  # fmt: skip
+        return made, Hop(
+            Stage.TLS_OFFER,
+            "pass",
+            f"offers plaintext ({why})",
+            client.id,
+            where,
+            behind,
+            detail={
+                "offer": made,
+                "labelled": target.tls_mode == "istio",
+                "automatic": bool(cluster.transport_socket_matches),
+            },
+        )
     try:
         context = socket.decode(UpstreamTlsContext)
     except msgspec.DecodeError as error:
         made = Offer("plaintext", why)
-        return made, Hop(Stage.TLS_OFFER, "unknown", f"the transport socket can't be read: {error}", client.id, where)
+        return made, Hop(
+            Stage.TLS_OFFER, "unknown", f"the transport socket can't be read: {error}", client.id, where
+        )
     common = context.common_tls_context
     certificate = bool(common.tls_certificate_sds_secret_configs or common.tls_certificates)
     made = Offer("mtls" if certificate else "tls", why, common.alpn_protocols, context.sni, context, behind)
     detail = {"offer": made, "automatic": bool(cluster.transport_socket_matches)}
     missing = missing_secret(client, common)
     if missing is not None:
-        return made, Hop(Stage.TLS_OFFER, "fail", f"the proxy never got its secret {missing}", client.id, where, behind,
-                         "client-secret-not-delivered", (_secret_evidence(client, missing),), detail)  # fmt: skip
+        return made, Hop(
+            Stage.TLS_OFFER,
+            "fail",
+            f"the proxy never got its secret {missing}",
+            client.id,
+            where,
+            behind,
+            "client-secret-not-delivered",
+            (_secret_evidence(client, missing),),
+            detail,
+        )
     words = "mutual TLS" if certificate else "TLS without a client certificate"
-    return made, Hop(Stage.TLS_OFFER, "pass", f"offers {words}, SNI {context.sni or '-'}, ALPN {','.join(made.alpn) or '-'}",
-                     client.id, where, behind, detail=detail)  # fmt: skip
+    return made, Hop(
+        Stage.TLS_OFFER,
+        "pass",
+        f"offers {words}, SNI {context.sni or '-'}, ALPN {','.join(made.alpn) or '-'}",
+        client.id,
+        where,
+        behind,
+        detail=detail,
+    )
 
 
 def _socket(cluster: Cluster, target: Target) -> tuple[TypedExtension | None, str]:
@@ -82,7 +111,10 @@ def _socket(cluster: Cluster, target: Target) -> tuple[TypedExtension | None, st
         wanted = match.match.get("tlsMode")
         if wanted is None or wanted == target.tls_mode:
             return match.transport_socket, f"transport socket {match.name}"
-    return cluster.transport_socket, "the cluster's transport socket" if cluster.transport_socket else "no transport socket"
+    return (
+        cluster.transport_socket,
+        "the cluster's transport socket" if cluster.transport_socket else "no transport socket",
+    )
 
 
 def missing_secret(proxy: Proxy, common: CommonTlsContext) -> str | None:
@@ -114,8 +146,14 @@ def _empty(entry: SecretEntry) -> bool:
 def _secret_evidence(proxy: Proxy, name: str) -> Evidence:
     config = proxy.config
     entry = None if isinstance(config, Unavailable) else config.secrets.get(name)
-    quote = "not in the dump" if entry is None else f"warming since {entry.last_updated or 'start'}, version {entry.version_info or '-'}"
-    return Evidence(f"proxy {proxy.id}", f"{proxy.path(Part.CONFIG_DUMP)}: secrets / {name}", f"{name}: {quote}")
+    quote = (
+        "not in the dump"
+        if entry is None
+        else f"warming since {entry.last_updated or 'start'}, version {entry.version_info or '-'}"
+    )
+    return Evidence(
+        f"proxy {proxy.id}", f"{proxy.path(Part.CONFIG_DUMP)}: secrets / {name}", f"{name}: {quote}"
+    )
 
 
 # --- the server's side ------------------------------------------------------------------------------------
@@ -149,7 +187,9 @@ def _has_alpn_filter(client: Proxy) -> bool:
     return False
 
 
-def _match(listener: Listener, target: Target, tls: bool, sni: str, alpn: tuple[str, ...]) -> FilterChain | None:
+def _match(
+    listener: Listener, target: Target, tls: bool, sni: str, alpn: tuple[str, ...]
+) -> FilterChain | None:
     return filter_chain(
         listener,
         destination_address=target.address,
@@ -177,7 +217,10 @@ def accept(mesh: Mesh, client: Proxy | None, target: Target, made: Offer) -> lis
         return [_no_server_proxy(mesh, target, made)]
     config = server.config
     if isinstance(config, Unavailable):
-        return [Hop(Stage.FILTER_CHAIN, "unknown", config.why, server.id), *_client_only(mesh, client, target, made)]
+        return [
+            Hop(Stage.FILTER_CHAIN, "unknown", config.why, server.id),
+            *_client_only(mesh, client, target, made),
+        ]
     listener = inbound_listener(config)
     if listener is None:
         return [Hop(Stage.FILTER_CHAIN, "unknown", "the server's dump has no inbound listener", server.id)]
@@ -185,17 +228,41 @@ def accept(mesh: Mesh, client: Proxy | None, target: Target, made: Offer) -> lis
     policy, mode = _policy(mesh, target)
     if found is None:
         return [_no_chain(mesh, client, target, made, listener, policy, mode)]
-    takes_tls = found.transport_socket is not None and not found.transport_socket.type_url.endswith("RawBuffer")
+    takes_tls = found.transport_socket is not None and not found.transport_socket.type_url.endswith(
+        "RawBuffer"
+    )
     where = f"listener {listener.name} / filter chain {found.name or '(unnamed)'}"
     if made.kind != "plaintext" and not takes_tls:
-        return [Hop(Stage.FILTER_CHAIN, "fail", "the server's port takes plaintext only, the client speaks TLS", server.id, where,
-                    policy, "client-mtls-server-disable", _chain_evidence(server, where, mode), {"mode": mode})]  # fmt: skip
+        return [
+            Hop(
+                Stage.FILTER_CHAIN,
+                "fail",
+                "the server's port takes plaintext only, the client speaks TLS",
+                server.id,
+                where,
+                policy,
+                "client-mtls-server-disable",
+                _chain_evidence(server, where, mode),
+                {"mode": mode},
+            )
+        ]
     if made.kind == "plaintext" and takes_tls:
         return [_no_chain(mesh, client, target, made, listener, policy, mode)]
-    taken = Hop(Stage.FILTER_CHAIN, "pass", f"{where} takes it", server.id, where, policy, detail={"mode": mode, "chain": found.name})
+    taken = Hop(
+        Stage.FILTER_CHAIN,
+        "pass",
+        f"{where} takes it",
+        server.id,
+        where,
+        policy,
+        detail={"mode": mode, "chain": found.name},
+    )
     if not takes_tls or found.transport_socket is None:
         return [taken]
-    return [taken, handshake(mesh, client, target, made, found.transport_socket.decode(DownstreamTlsContext), where)]
+    return [
+        taken,
+        handshake(mesh, client, target, made, found.transport_socket.decode(DownstreamTlsContext), where),
+    ]
 
 
 def _policy(mesh: Mesh, target: Target) -> tuple[ObjectRef | None, str]:
@@ -208,15 +275,35 @@ def _policy(mesh: Mesh, target: Target) -> tuple[ObjectRef | None, str]:
 def _no_server_proxy(mesh: Mesh, target: Target, made: Offer) -> Hop:
     pod = target.pod
     if pod is None:
-        return Hop(Stage.FILTER_CHAIN, "unknown", f"nothing is known of {target.address}:{target.port}", detail={"offer": made})
+        return Hop(
+            Stage.FILTER_CHAIN,
+            "unknown",
+            f"nothing is known of {target.address}:{target.port}",
+            detail={"offer": made},
+        )
     if mesh.objects.has_proxy(pod) in {"istio", "both"}:
-        return Hop(Stage.FILTER_CHAIN, "unknown", f"the proxy of {pod.metadata.name} wasn't read", kubernetes=pod.ref,
-                   detail={"offer": made, "labelled": target.tls_mode == "istio"})  # fmt: skip
+        return Hop(
+            Stage.FILTER_CHAIN,
+            "unknown",
+            f"the proxy of {pod.metadata.name} wasn't read",
+            kubernetes=pod.ref,
+            detail={"offer": made, "labelled": target.tls_mode == "istio"},
+        )
     if made.kind == "plaintext":
-        return Hop(Stage.FILTER_CHAIN, "pass", f"{pod.metadata.name} has no sidecar and takes plaintext", kubernetes=pod.ref)
-    return Hop(Stage.FILTER_CHAIN, "fail", f"{pod.metadata.name} has no sidecar, so nothing there speaks mesh TLS",
-               kubernetes=pod.ref, cause="client-mtls-server-without-sidecar",
-               evidence=(Evidence("kubernetes", str(pod.ref), "no container istio-proxy"),))  # fmt: skip
+        return Hop(
+            Stage.FILTER_CHAIN,
+            "pass",
+            f"{pod.metadata.name} has no sidecar and takes plaintext",
+            kubernetes=pod.ref,
+        )
+    return Hop(
+        Stage.FILTER_CHAIN,
+        "fail",
+        f"{pod.metadata.name} has no sidecar, so nothing there speaks mesh TLS",
+        kubernetes=pod.ref,
+        cause="client-mtls-server-without-sidecar",
+        evidence=(Evidence("kubernetes", str(pod.ref), "no container istio-proxy"),),
+    )
 
 
 def _chain_evidence(server: Proxy, where: str, mode: str) -> tuple[Evidence, ...]:
@@ -237,23 +324,41 @@ def _no_chain(
     assert server is not None
     cause, why = _why_no_chain(client, target, made, listener)
     where = f"listener {listener.name}"
-    return Hop(Stage.FILTER_CHAIN, "fail", why, server.id, where, policy, cause, _chain_evidence(server, where, mode),
-               {"mode": mode, "offer": made})  # fmt: skip
+    return Hop(
+        Stage.FILTER_CHAIN,
+        "fail",
+        why,
+        server.id,
+        where,
+        policy,
+        cause,
+        _chain_evidence(server, where, mode),
+        {"mode": mode, "offer": made},
+    )
 
 
 def _why_no_chain(client: Proxy | None, target: Target, made: Offer, listener: Listener) -> tuple[str, str]:
     if made.kind == "plaintext":
         if client is None:
-            return "client-without-sidecar-server-strict", "the caller has no sidecar, the server demands mutual TLS"
+            return (
+                "client-without-sidecar-server-strict",
+                "the caller has no sidecar, the server demands mutual TLS",
+            )
         if target.tls_mode != "istio" and "tlsMode" in made.why:
             return (
                 "auto-mtls-endpoint-not-labelled",
                 "the server demands mutual TLS, but its endpoint lacks the label security.istio.io/tlsMode=istio, "
                 "so the client's auto mTLS sends plaintext",
             )
-        return "client-plaintext-server-strict", "the client is told to send plaintext, the server demands mutual TLS"
+        return (
+            "client-plaintext-server-strict",
+            "the client is told to send plaintext, the server demands mutual TLS",
+        )
     if _match(listener, target, True, made.sni, MESH_ALPN) is not None:
-        return "tls-without-istio-alpn", f"the server's chains for TLS want Istio's ALPN, the client offers {','.join(made.alpn) or 'none'}"
+        return (
+            "tls-without-istio-alpn",
+            f"the server's chains for TLS want Istio's ALPN, the client offers {','.join(made.alpn) or 'none'}",
+        )
     if any(
         _match(listener, target, True, name, _alpn(client, made)) is not None
         for candidate in listener.filter_chains
@@ -286,14 +391,33 @@ def handshake(
     offered = made.context.common_tls_context
     missing = missing_secret(server, wanted.common_tls_context)
     if missing is not None:
-        return Hop(Stage.TLS_ACCEPT, "fail", f"the server's proxy never got its secret {missing}", server.id, where,
-                   cause="server-secret-not-delivered", evidence=(_secret_evidence(server, missing),))  # fmt: skip
+        return Hop(
+            Stage.TLS_ACCEPT,
+            "fail",
+            f"the server's proxy never got its secret {missing}",
+            server.id,
+            where,
+            cause="server-secret-not-delivered",
+            evidence=(_secret_evidence(server, missing),),
+        )
     low = max(_versions(offered, client=True)[0], _versions(wanted.common_tls_context, client=False)[0])
     high = min(_versions(offered, client=True)[1], _versions(wanted.common_tls_context, client=False)[1])
     if low > high:
-        return Hop(Stage.TLS_ACCEPT, "fail", "the two have no TLS version in common", server.id, where, cause="tls-version-mismatch",
-                   detail={"client": _versions(offered, client=True), "server": _versions(wanted.common_tls_context, client=False)})  # fmt: skip
-    problem = _server_certificate(mesh, client, server, made, wanted) or _client_certificate(mesh, client, server, made, wanted, where)
+        return Hop(
+            Stage.TLS_ACCEPT,
+            "fail",
+            "the two have no TLS version in common",
+            server.id,
+            where,
+            cause="tls-version-mismatch",
+            detail={
+                "client": _versions(offered, client=True),
+                "server": _versions(wanted.common_tls_context, client=False),
+            },
+        )
+    problem = _server_certificate(mesh, client, server, made, wanted) or _client_certificate(
+        mesh, client, server, made, wanted, where
+    )
     if problem is not None:
         return problem
     return Hop(Stage.TLS_ACCEPT, "pass", "both accept the other's certificate", server.id, where)
@@ -306,8 +430,17 @@ def _client_only(mesh: Mesh, client: Proxy | None, target: Target, made: Offer) 
     chain_ = certificates(client, made.context.common_tls_context)
     at = mesh.captured_at
     if chain_ and not chain_[0].not_before <= at <= chain_[0].not_after:
-        return [Hop(Stage.TLS_ACCEPT, "fail", "the client's certificate isn't valid at this time", client.id, "secret default",
-                    cause="client-cert-expired", evidence=(certificate_evidence(client, chain_[0]),))]  # fmt: skip
+        return [
+            Hop(
+                Stage.TLS_ACCEPT,
+                "fail",
+                "the client's certificate isn't valid at this time",
+                client.id,
+                "secret default",
+                cause="client-cert-expired",
+                evidence=(certificate_evidence(client, chain_[0]),),
+            )
+        ]
     return []
 
 
@@ -328,7 +461,9 @@ def certificates(proxy: Proxy, common: CommonTlsContext) -> tuple[Certificate, .
     return ()
 
 
-def validation(proxy: Proxy, common: CommonTlsContext) -> tuple[tuple[Certificate, ...], tuple[StringMatcher, ...], bool]:
+def validation(
+    proxy: Proxy, common: CommonTlsContext
+) -> tuple[tuple[Certificate, ...], tuple[StringMatcher, ...], bool]:
     """The roots a context trusts, the names it wants, and whether it verifies at all (and could be read)."""
     contexts: list[CertificateValidationContext] = []
     names: list[str] = []
@@ -393,16 +528,31 @@ def _server_certificate(
             "root_expired": "root-ca-expired",
         }.get(fault.kind, "server-cert-untrusted-by-client")
         roots_said = tuple(certificate_evidence(client, root, "ROOTCA") for root in roots[:3])
-        return Hop(Stage.TLS_ACCEPT, "fail", f"the client rejects the server's certificate: {fault.kind.replace('_', ' ')}",
-                   client.id, where, cause=cause, evidence=(shown, *roots_said), detail={"fault": fault, "blame": str(server.id)})  # fmt: skip
+        return Hop(
+            Stage.TLS_ACCEPT,
+            "fail",
+            f"the client rejects the server's certificate: {fault.kind.replace('_', ' ')}",
+            client.id,
+            where,
+            cause=cause,
+            evidence=(shown, *roots_said),
+            detail={"fault": fault, "blame": str(server.id)},
+        )
     if matchers and san_fault(chain_[0], matchers) is not None:
         expected = [matcher.exact or matcher.prefix or "" for matcher in matchers]
         actual = chain_[0].uri_sans[0] if chain_[0].uri_sans else chain_[0].subject
         domains = {trust_domain(name) for name in expected if name}
         same = not domains or trust_domain(actual) in domains
-        return Hop(Stage.TLS_ACCEPT, "fail", f"the server is {actual}, the client wants {', '.join(expected)}", client.id, where,
-                   cause="san-mismatch-service-account" if same else "san-mismatch-trust-domain", evidence=(shown,),
-                   detail={"expected": expected, "actual": actual, "blame": str(server.id)})  # fmt: skip
+        return Hop(
+            Stage.TLS_ACCEPT,
+            "fail",
+            f"the server is {actual}, the client wants {', '.join(expected)}",
+            client.id,
+            where,
+            cause="san-mismatch-service-account" if same else "san-mismatch-trust-domain",
+            evidence=(shown,),
+            detail={"expected": expected, "actual": actual, "blame": str(server.id)},
+        )
     return None
 
 
@@ -413,8 +563,14 @@ def _client_certificate(
     if made.kind == "tls":
         if not wanted.require_client_certificate:
             return None
-        return Hop(Stage.TLS_ACCEPT, "fail", "the server demands a client certificate, the client sends none", server.id, where,
-                   cause="client-sends-no-certificate")  # fmt: skip
+        return Hop(
+            Stage.TLS_ACCEPT,
+            "fail",
+            "the server demands a client certificate, the client sends none",
+            server.id,
+            where,
+            cause="client-sends-no-certificate",
+        )
     if client is None or made.context is None:
         return None
     chain_ = certificates(client, made.context.common_tls_context)
@@ -426,14 +582,29 @@ def _client_certificate(
     if faults:
         cause = _client_fault(mesh, client, server, chain_, faults[0], made.context)
         trusted = tuple(certificate_evidence(server, root, "ROOTCA") for root in roots[:3])
-        return Hop(Stage.TLS_ACCEPT, "fail", f"the server rejects the client's certificate: {faults[0].kind.replace('_', ' ')}",
-                   server.id, where, cause=cause, evidence=(shown, *trusted), detail={"fault": faults[0], "blame": str(client.id)})  # fmt: skip
+        return Hop(
+            Stage.TLS_ACCEPT,
+            "fail",
+            f"the server rejects the client's certificate: {faults[0].kind.replace('_', ' ')}",
+            server.id,
+            where,
+            cause=cause,
+            evidence=(shown, *trusted),
+            detail={"fault": faults[0], "blame": str(client.id)},
+        )
     if matchers and san_fault(chain_[0], matchers) is not None:
         expected = [matcher.exact or matcher.prefix or "" for matcher in matchers]
         actual = chain_[0].uri_sans[0] if chain_[0].uri_sans else chain_[0].subject
-        return Hop(Stage.TLS_ACCEPT, "fail", f"the client is {actual}, the server takes {', '.join(expected)}", server.id, where,
-                   cause="san-mismatch-trust-domain", evidence=(shown,),
-                   detail={"expected": expected, "actual": actual, "blame": str(client.id)})  # fmt: skip
+        return Hop(
+            Stage.TLS_ACCEPT,
+            "fail",
+            f"the client is {actual}, the server takes {', '.join(expected)}",
+            server.id,
+            where,
+            cause="san-mismatch-trust-domain",
+            evidence=(shown,),
+            detail={"expected": expected, "actual": actual, "blame": str(client.id)},
+        )
     return None
 
 
@@ -450,7 +621,9 @@ def _client_fault(
     if fault.kind == "root_expired":
         return "root-ca-expired"
     others = [proxy for proxy in mesh.proxies.values() if proxy not in (client, server)]
-    trusting = sum(1 for proxy in others if not verify(chain_, mesh_roots(proxy), mesh.captured_at) and mesh_roots(proxy))
+    trusting = sum(
+        1 for proxy in others if not verify(chain_, mesh_roots(proxy), mesh.captured_at) and mesh_roots(proxy)
+    )
     judged = sum(1 for proxy in others if mesh_roots(proxy))
     if judged and trusting * 2 >= judged:
         return "server-root-bundle-outdated"
@@ -476,7 +649,9 @@ def principals(client: Proxy, made: Offer) -> tuple[str, ...]:
     return chain_[0].uri_sans if chain_ else ()
 
 
-def connection(mesh: Mesh, client: Proxy | None, workload: WorkloadId, target: Target, made: Offer) -> Connection:
+def connection(
+    mesh: Mesh, client: Proxy | None, workload: WorkloadId, target: Target, made: Offer
+) -> Connection:
     """The connection as the server's proxy sees it."""
     address = next(iter(mesh.ips(client)), "") if client is not None else ""
     names = principals(client, made) if client is not None and made.kind == "mtls" else ()

@@ -36,16 +36,30 @@ def cluster(mesh: Mesh, client: Proxy, name: str) -> tuple[Cluster | None, Hop]:
     if found is not None:
         limits = found.thresholds()
         return found, Hop(
-            Stage.CLUSTER, "pass", f"{name}, {found.lb_policy.lower().replace('_', ' ')}", client.id, where,
-            metadata_object(found.metadata.istio()), detail={"limits": limits, "outlier": found.outlier_detection},
-        )  # fmt: skip
+            Stage.CLUSTER,
+            "pass",
+            f"{name}, {found.lb_policy.lower().replace('_', ' ')}",
+            client.id,
+            where,
+            metadata_object(found.metadata.istio()),
+            detail={"limits": limits, "outlier": found.outlier_detection},
+        )
     if not config.has_clusters:
         return None, Hop(Stage.CLUSTER, "unknown", "the dump has no clusters", client.id, where)
     parsed = cluster_name(name)
     cause, why = "route-to-unknown-host", f"the route leads to {name}, a cluster this proxy doesn't have"
-    if parsed is not None and parsed.subset and any(_same_host(parsed.fqdn, parsed.port, c) for c in config.clusters):
-        cause, why = "subset-not-defined", f"no DestinationRule defines the subset {parsed.subset} of {parsed.fqdn}"
-    evidence = (Evidence(f"proxy {client.id}", f"{client.path(Part.CONFIG_DUMP)}: clusters", f"no cluster {name}"),)
+    if (
+        parsed is not None
+        and parsed.subset
+        and any(_same_host(parsed.fqdn, parsed.port, c) for c in config.clusters)
+    ):
+        cause, why = (
+            "subset-not-defined",
+            f"no DestinationRule defines the subset {parsed.subset} of {parsed.fqdn}",
+        )
+    evidence = (
+        Evidence(f"proxy {client.id}", f"{client.path(Part.CONFIG_DUMP)}: clusters", f"no cluster {name}"),
+    )
     return None, Hop(Stage.CLUSTER, "fail", why, client.id, where, cause=cause, evidence=evidence)
 
 
@@ -71,7 +85,9 @@ def targets(mesh: Mesh, client: Proxy, of: Cluster) -> tuple[tuple[Target, ...],
     if of.type == "ORIGINAL_DST" or of.name in {"PassthroughCluster", "BlackHoleCluster"}:
         return (), _special(client, of, where)
     service_name = of.eds_cluster_config.service_name if of.eds_cluster_config else ""
-    assignment = of.load_assignment or config.endpoints.get(service_name or of.name) or config.endpoints.get(of.name)
+    assignment = (
+        of.load_assignment or config.endpoints.get(service_name or of.name) or config.endpoints.get(of.name)
+    )
     endpoints = list(assignment.all()) if assignment is not None else []
     hosts = _hosts(client, of.name)
     by_address = {host.address: host for host in hosts or ()}
@@ -83,7 +99,11 @@ def targets(mesh: Mesh, client: Proxy, of: Cluster) -> tuple[tuple[Target, ...],
         host = by_address.get(str(socket))
         if host is not None and not usable(host):
             continue
-        found.append(_target(mesh, socket.address, socket.port_value, endpoint.tls_mode(), endpoint.load_balancing_weight))
+        found.append(
+            _target(
+                mesh, socket.address, socket.port_value, endpoint.tls_mode(), endpoint.load_balancing_weight
+            )
+        )
     if not endpoints and hosts:
         for host in hosts:
             address, _, port = host.address.rpartition(":")
@@ -91,10 +111,15 @@ def targets(mesh: Mesh, client: Proxy, of: Cluster) -> tuple[tuple[Target, ...],
                 found.append(_target(mesh, address.strip("[]"), int(port), "", host.weight))
     if found:
         return tuple(found), Hop(
-            Stage.ENDPOINT, "pass", f"{len(found)} of {max(len(endpoints), len(hosts or ()))} endpoints can be chosen",
-            client.id, where,
-        )  # fmt: skip
-    return (), _none_usable(mesh, client, of, where, hosts, bool(endpoints), assignment is not None or config.has_endpoints)
+            Stage.ENDPOINT,
+            "pass",
+            f"{len(found)} of {max(len(endpoints), len(hosts or ()))} endpoints can be chosen",
+            client.id,
+            where,
+        )
+    return (), _none_usable(
+        mesh, client, of, where, hosts, bool(endpoints), assignment is not None or config.has_endpoints
+    )
 
 
 def _target(mesh: Mesh, address: str, port: int, tls_mode: str, weight: int) -> Target:
@@ -103,9 +128,22 @@ def _target(mesh: Mesh, address: str, port: int, tls_mode: str, weight: int) -> 
 
 def _special(client: Proxy, of: Cluster, where: str) -> Hop:
     if of.name == "BlackHoleCluster":
-        return Hop(Stage.ENDPOINT, "fail", "BlackHoleCluster: the proxy may not call this", client.id, where, cause="registry-only")
-    return Hop(Stage.ENDPOINT, "unknown", "sent on to the address the application asked for, outside the mesh's knowledge",
-               client.id, where, detail={"passthrough": True})  # fmt: skip
+        return Hop(
+            Stage.ENDPOINT,
+            "fail",
+            "BlackHoleCluster: the proxy may not call this",
+            client.id,
+            where,
+            cause="registry-only",
+        )
+    return Hop(
+        Stage.ENDPOINT,
+        "unknown",
+        "sent on to the address the application asked for, outside the mesh's knowledge",
+        client.id,
+        where,
+        detail={"passthrough": True},
+    )
 
 
 def _hosts(client: Proxy, name: str) -> tuple[HostStatus, ...] | None:
@@ -126,21 +164,33 @@ def _none_usable(
     assigned: bool,
     seen: bool,
 ) -> Hop:
-    source = Evidence(f"proxy {client.id}", f"{client.path(Part.CLUSTERS)}: {of.name}", _flags_in_words(hosts or ()))
+    source = Evidence(
+        f"proxy {client.id}", f"{client.path(Part.CLUSTERS)}: {of.name}", _flags_in_words(hosts or ())
+    )
 
     def failing(cause: str, decision: str, behind: ObjectRef | None = None, outcome: Outcome = "fail") -> Hop:
         return Hop(Stage.ENDPOINT, outcome, decision, client.id, where, behind, cause, (source,))
 
     if hosts:
         if all(host.failed_outlier_check for host in hosts):
-            return failing("all-endpoints-ejected", "outlier detection has ejected every endpoint", metadata_object(of.metadata.istio()))
+            return failing(
+                "all-endpoints-ejected",
+                "outlier detection has ejected every endpoint",
+                metadata_object(of.metadata.istio()),
+            )
         if all(host.eds_health_status == "DRAINING" for host in hosts):
             return failing("endpoints-draining", "every endpoint is draining")
         return failing("endpoints-unhealthy", "no endpoint is healthy")
     if assigned:
         return failing("endpoints-unhealthy", "every endpoint is marked unhealthy or draining")
     if not seen and hosts is None:
-        return Hop(Stage.ENDPOINT, "unknown", "neither /clusters nor the endpoints of the dump could be read", client.id, where)
+        return Hop(
+            Stage.ENDPOINT,
+            "unknown",
+            "neither /clusters nor the endpoints of the dump could be read",
+            client.id,
+            where,
+        )
     if of.type in {"STRICT_DNS", "LOGICAL_DNS"}:
         return failing("dns-failure", "the host's name resolves to no address")
     return failing(*_why_empty(mesh, of))
@@ -157,9 +207,13 @@ def _why_empty(mesh: Mesh, of: Cluster) -> tuple[str, str, ObjectRef | None]:
         labels = subset_labels(mesh, of, name.subset)
         if labels and selected and not any(_has_labels(pod, labels) for pod in selected):
             wanted = ", ".join(f"{key}={value}" for key, value in labels.items())
-            return "subset-selects-no-pods", f"no pod of {service.metadata.name} has {wanted}", metadata_object(of.metadata.istio())
+            return (
+                "subset-selects-no-pods",
+                f"no pod of {service.metadata.name} has {wanted}",
+                metadata_object(of.metadata.istio()),
+            )
     if not selected and mesh.has_kubernetes and service.spec.get("selector"):
-        if not mesh.objects.workloads_selected(service):
+        if not mesh.workloads_selected(service):
             return "service-selects-no-pods", "the Service's selector matches no workload's pods", service.ref
         return "no-endpoints", "the Service's workload has no pod (scaled to 0?)", service.ref
     if selected and not any(mesh.objects.ready(pod) for pod in selected):
@@ -186,7 +240,9 @@ def _flags_in_words(hosts: tuple[HostStatus, ...]) -> str:
         return "no hosts"
     words = []
     for host in hosts[:5]:
-        flags = [flag for flag in ("failed_outlier_check", "failed_active_health_check") if getattr(host, flag)]
+        flags = [
+            flag for flag in ("failed_outlier_check", "failed_active_health_check") if getattr(host, flag)
+        ]
         words.append(f"{host.address} {' '.join([host.eds_health_status or 'HEALTHY', *flags])}")
     return "; ".join(words)
 
@@ -197,10 +253,20 @@ def kubernetes_targets(mesh: Mesh, host: str, port: int) -> tuple[tuple[Target, 
     if service is None:
         pod, server = mesh.pod_at(host), mesh.proxy_at(host)
         if pod is not None or server is not None:
-            return (Target(host, port, pod=pod, server=server),), Hop(Stage.ENDPOINT, "pass", f"straight to {host}:{port}")
+            return (Target(host, port, pod=pod, server=server),), Hop(
+                Stage.ENDPOINT, "pass", f"straight to {host}:{port}"
+            )
         return (), Hop(Stage.ENDPOINT, "unknown", f"nothing is known of {host}")
-    addresses = mesh.objects.endpoints(service, port)
-    found = tuple(_target(mesh, address, target_port, "", 1) for address, target_port in addresses)
+    ready = [endpoint for endpoint in mesh.objects.endpoints(service, port) if endpoint.ready]
+    found = tuple(_target(mesh, endpoint.address, endpoint.port, "", 1) for endpoint in ready)
     if found:
-        return found, Hop(Stage.ENDPOINT, "pass", f"the Service has {len(found)} endpoints", kubernetes=service.ref)
-    return (), Hop(Stage.ENDPOINT, "fail", "the Service has no ready endpoint", kubernetes=service.ref, cause="no-endpoints")
+        return found, Hop(
+            Stage.ENDPOINT, "pass", f"the Service has {len(found)} endpoints", kubernetes=service.ref
+        )
+    return (), Hop(
+        Stage.ENDPOINT,
+        "fail",
+        "the Service has no ready endpoint",
+        kubernetes=service.ref,
+        cause="no-endpoints",
+    )

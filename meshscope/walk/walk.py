@@ -34,12 +34,18 @@ class Call(msgspec.Struct, frozen=True):
 def walk(mesh: Mesh, call: Call) -> Walk:
     """Every way the call can go. The hops of a branch end with the first that fails, or at the application."""
     branches = _captured(mesh, call) if call.proxy is not None else _uncaptured(mesh, call)
-    return Walk(str(call.workload), call.request or HttpRequest("", call.host, ""), call.host, call.port, branches)
+    return Walk(
+        str(call.workload), call.request or HttpRequest("", call.host, ""), call.host, call.port, branches
+    )
 
 
 def _uncaptured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
     who = "a caller outside the mesh" if call.workload == OUTSIDE else str(call.workload)
-    capture = Hop(Stage.CAPTURE, "pass", f"{who} has no sidecar: it calls in plaintext, and no route of the mesh applies")
+    capture = Hop(
+        Stage.CAPTURE,
+        "pass",
+        f"{who} has no sidecar: it calls in plaintext, and no route of the mesh applies",
+    )
     targets, endpoint = upstream.kubernetes_targets(mesh, call.host, call.port)
     if not targets:
         return (Branch(1.0, (capture, endpoint)),)
@@ -107,9 +113,9 @@ def _at_server(
     return tuple(hops)
 
 
-
-
-def trace(mesh: Mesh, source: str, method: str, url: str, headers: tuple[tuple[str, str], ...] = ()) -> tuple[Walk, ...]:
+def trace(
+    mesh: Mesh, source: str, method: str, url: str, headers: tuple[tuple[str, str], ...] = ()
+) -> tuple[Walk, ...]:
     """Walks one request from each proxy version of FROM; raises SelectionError or ValueError for what can't be read.
 
     `url` is `[http[s]://]HOST[:PORT][/PATH]` or `tcp://HOST:PORT`; without port 80 (https: 443).
@@ -131,6 +137,8 @@ def trace(mesh: Mesh, source: str, method: str, url: str, headers: tuple[tuple[s
     host = qualified(mesh, parts.hostname, workload.namespace)
     lowered = tuple((name.lower(), value) for name, value in headers)
     given = dict(lowered).get("host")
-    request = None if scheme == "tcp" else HttpRequest(method.upper(), given or parts.netloc, path, lowered, scheme)
+    request = (
+        None if scheme == "tcp" else HttpRequest(method.upper(), given or parts.netloc, path, lowered, scheme)
+    )
     proxy = caller.proxies[0] if caller.proxies else None
     return (walk(mesh, Call(workload, proxy, host, port, request)),)

@@ -1,0 +1,134 @@
+"""How a rule turns a predicted decision and what was seen into a claim with an honest confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from meshscope.facts.symptoms import Symptom
+from meshscope.model.findings import CausedBy, Evidence, Fix, RuledOut
+from meshscope.model.names import ObjectRef
+from meshscope.rules.facts import EdgeFacts, Moved, Predicted, symptom_evidence
+from meshscope.rules.rule import Claim, Rule
+from meshscope.walk.hops import Hop, Stage
+
+CERTAIN = 0.97
+"""A decision read from the deciding proxy, together with its very effect now."""
+SEEN = 0.9
+"""Its effect now, told by the deciding proxy itself, without the configuration that explains it."""
+COUNTED = 0.85
+"""A decision read from the deciding proxy, and counters that moved as it would make them."""
+PREDICTED = 0.6
+"""The configuration makes it so; whether it happens couldn't be observed."""
+LIKELY = 0.5
+"""What was seen fits this cause and at least one other."""
+
+Matches = Callable[[Symptom], bool]
+
+
+def _none(_: Symptom) -> bool:
+    return False
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What was seen of a cause's effect on one edge. `blind`: nobody could have seen it (no log, no second sample)."""
+
+    symptoms: tuple[Symptom, ...]
+    moved: tuple[Moved, ...]
+    blind: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.symptoms or self.moved)
+
+    @property
+    def evidence(self) -> tuple[Evidence, ...]:
+        return (*(symptom_evidence(s) for s in self.symptoms[:4]), *(m.evidence for m in self.moved[:3]))
+
+    @property
+    def explains(self) -> tuple[str, ...]:
+        return tuple(symptom.id for symptom in self.symptoms)
+
+
+def shown_by(
+    edge: EdgeFacts,
+    *,
+    client: Matches = _none,
+    server: Matches = _none,
+    client_stats: tuple[str, ...] = (),
+    server_stats: tuple[tuple[str, str], ...] = (),
+) -> Shown:
+    """The symptoms and counters of this edge that a cause would produce.
+
+    `client` and `server` say which log symptoms fit at which side; `client_stats` are counters of the client's
+    cluster (they stand for log lines where the client's log is missing), `server_stats` are (scope, counter) at the
+    server's proxy.
+    """
+    fitting = [
+        symptom
+        for symptom in edge.symptoms
+        if (symptom.from_log and (client if symptom.side == "client" else server)(symptom))
+        or (symptom.stat is not None and symptom.side == "client" and symptom.stat[2] in client_stats)
+    ]
+    moved = list(edge.client_moved(*client_stats))
+    for scope, stat in server_stats:
+        moved += edge.server_moved(scope, stat)
+    proxies = (*edge.client_proxies, *edge.server_proxies)
+    return Shown(tuple(fitting), tuple(moved), not edge.observable and all(p.moved is None for p in proxies))
+
+
+def decided(hop: Hop) -> tuple[Evidence, ...]:
+    """The hop's own evidence: where the decision stands in the proxy."""
+    said = Evidence(f"proxy {hop.proxy}" if hop.proxy else "kubernetes", hop.object, hop.decision)
+    return (*hop.evidence, said) if hop.object else hop.evidence
+
+
+def confidence(shown: Shown, *, predicted: bool) -> float | None:
+    """How sure: None means no claim at all, because it would have been seen and wasn't."""
+    if any(symptom.from_log for symptom in shown.symptoms):
+        return CERTAIN if predicted else SEEN
+    if shown:
+        return COUNTED if predicted else LIKELY
+    return PREDICTED if predicted and shown.blind else None
+
+
+def claims(
+    rule: Rule,
+    edge: EdgeFacts,
+    shown: Shown,
+    *,
+    subject: ObjectRef,
+    explanation: str,
+    fix: tuple[Fix, ...],
+    predicted: Predicted | None = None,
+    stage: Stage | None = None,
+    title: str = "",
+    discriminator: str = "",
+    caused_by: tuple[CausedBy, ...] = (),
+    ruled_out: tuple[RuledOut, ...] = (),
+    at_most: float = 1.0,
+) -> Iterator[Claim]:
+    """The claim that `rule` is the cause on this edge, or nothing where its effect would have been seen and wasn't.
+
+    Without `predicted` a `stage` is needed: the hop at which a cause of this kind decides.
+    """
+    sure = confidence(shown, predicted=predicted is not None)
+    if sure is None:
+        return
+    evidence = (*shown.evidence, *(decided(predicted.hop) if predicted is not None else ()))
+    where = predicted.hop.stage if predicted is not None else stage
+    yield Claim(
+        rule=rule,
+        subject=subject,
+        stage=where if where is not None else Stage.APPLICATION,
+        explanation=explanation,
+        evidence=evidence,
+        fix=fix,
+        confidence=min(sure, at_most),
+        affected=(edge.edge,),
+        explains=shown.explains,
+        discriminator=discriminator,
+        caused_by=caused_by,
+        ruled_out=ruled_out,
+        title=title,
+    )
