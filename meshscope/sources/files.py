@@ -18,7 +18,7 @@ MAX_FILE_BYTES = 512 * 1024**2
 MAX_FILES = 100_000
 """Ten thousand proxies with all their parts."""
 _MAX_DEPTH = 8
-"""The format's own paths are six deep; a link to a folder above would otherwise be followed for ever."""
+"""The format's own paths are five deep."""
 
 
 class Files(Protocol):
@@ -119,8 +119,8 @@ class Directory:
         if not place.startswith(self._root + os.sep):
             self._leave(path, "it is a link that leads out of the bundle", "put the file itself in its place")
             return None
-        if not os.path.exists(place):
-            self._leave(path, "it is a link to nothing", "put the file itself in its place")
+        if not os.path.isfile(place):
+            self._leave(path, "it is a link, and not to a file", "put the file itself in its place")
             return None
         return place
 

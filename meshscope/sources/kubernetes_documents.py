@@ -424,6 +424,8 @@ def _owner(raw: dict[str, Any]) -> OwnerReference:
 
 def _text(value: Any) -> str:
     """A scalar as text; Kubernetes has nothing else here, but a file written by hand may."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return "" if value is None or isinstance(value, dict | list) else str(value)
 
 
