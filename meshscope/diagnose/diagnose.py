@@ -12,8 +12,10 @@ from meshscope.facts.edges import DEFAULT_WINDOW_S, EdgeKey, ObservedEdge, obser
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.select import Selected, Selector, select
+from meshscope.facts.symptoms import Symptom
+from meshscope.istio.kubernetes import finished
 from meshscope.model.findings import Report, RuledOut, Unknown
-from meshscope.model.names import OUTSIDE
+from meshscope.model.names import OUTSIDE, ProxyId
 from meshscope.rules.catalogue import catalogue
 from meshscope.rules.facts import Facts, SharedFacts
 from meshscope.rules.rule import Claim, LoadedRule
@@ -52,7 +54,11 @@ def diagnose(
         scope=_scope(mesh, source, target, shared, window_s),
         findings=tuple(finding(candidate, mesh.cluster) for candidate in standing),
         ruled_out=_ruled_out(claims, ruled_out, {candidate.best.rule.cause for candidate in standing}),
-        unknown=tuple(dict.fromkeys((*unknown, *_unexplained(shared, explained), *mesh.unknowns))),
+        unknown=tuple(
+            dict.fromkeys(
+                (*unknown, *_unexplained(shared, explained), *_unread(mesh, shared), *mesh.unknowns)
+            )
+        ),
     )
 
 
@@ -112,12 +118,7 @@ def _unseen(mesh: Mesh, caller: Selected, called: Selected) -> dict[EdgeKey, Obs
     services = [called.service] if called.service is not None else []
     if not services and called.workload is not None:
         pods = [mesh.pod(pod) for pod in mesh.workloads.get(called.workload, ())]
-        services = [
-            s.ref
-            for pod in pods
-            if pod
-            for s in mesh.objects.services_selecting(pod)
-        ]
+        services = [s.ref for pod in pods if pod for s in mesh.objects.services_selecting(pod)]
     for ref in dict.fromkeys(services):
         service = mesh.objects.get("Service", ref.namespace, ref.name)
         host = mesh.fqdn(ref)
@@ -185,9 +186,28 @@ def _unexplained(shared: SharedFacts, explained: set[str]) -> Iterable[Unknown]:
             )
 
 
-def _only_client_error(code: int) -> bool:
-    """A 4xx passed through may be the application's own answer; alone it is no failure of the mesh."""
-    return 400 <= code < 500
+def _applications_own(edge: ObservedEdge, symptom: Symptom) -> bool:
+    """A 4xx that was passed on, and that no server's proxy made: the application's answer, no failure of the mesh."""
+    return 400 <= symptom.code < 500 and bool(edge.server_lines)
+
+
+def _unread(mesh: Mesh, shared: SharedFacts) -> Iterable[Unknown]:
+    """Sidecars that run and that the source doesn't have: what they saw is missing from every verdict."""
+    called = {edge.key.host for edge in shared.observed}
+    missing = []
+    for pod in mesh.objects.pods:
+        identity = ProxyId(pod.metadata.namespace, pod.metadata.name)
+        if identity in mesh.proxies or mesh.objects.has_proxy(pod) not in {"istio", "both"} or finished(pod):
+            continue
+        if any(mesh.fqdn(service.ref) in called for service in mesh.objects.services_selecting(pod)):
+            missing.append(str(identity))
+    if missing:
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        yield Unknown(
+            f"the sidecars of {', '.join(missing[:5])}{more}",
+            "they run, but nothing of them was read: what they decided and logged isn't known",
+            "capture them too (pods/portforward to port 15000, pods/log)",
+        )
 
 
 def _ruled_out(claims: list[Claim], lost: list[RuledOut], standing: set[str]) -> tuple[RuledOut, ...]:

@@ -126,7 +126,7 @@ class Mesh:
         for pod in self.source.control_planes():
             raw = self.source.read_control_plane(pod, "syncz.json")
             if not isinstance(raw, Unavailable):
-                found.update({status.proxy: status for status in read_syncz(raw)})
+                found.update({status.proxy: status for status in read_syncz(raw).proxies})
         return found
 
     @cached_property

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import msgspec
 
-from meshscope.envoy.access_log import EnvoyMessage
+from meshscope.envoy.access_log import AccessLogEntry, EnvoyMessage
 from meshscope.envoy.clusters import ClusterStatus
 from meshscope.envoy.config_dump import Cluster, ConfigDump
 from meshscope.envoy.request import HttpRequest
@@ -386,4 +386,23 @@ def symptom_evidence(symptom: Symptom) -> Evidence:
         stat = ".".join(symptom.stat or ())
         return Evidence(f"proxy {symptom.proxy}", path, f"{stat} +{symptom.count} since the earlier sample")
     where = f"{path} line {symptom.example.number}"
-    return Evidence(f"proxy {symptom.proxy}", where, f"{symptom.count}×: {symptom.example.line}")
+    return Evidence(f"proxy {symptom.proxy}", where, f"{symptom.count}×: {told(symptom.example)}")
+
+
+def told(entry: AccessLogEntry) -> str:
+    """The telling fields of a line in the order of Istio's text format: a JSON line is four times as long."""
+    at = entry.start_time.strftime("%H:%M:%S.%f")[:-3] if entry.start_time else "-"
+    parts = [
+        at,
+        f'"{entry.method} {entry.path}"' if entry.method else "TCP",
+        str(entry.response_code),
+        ",".join(sorted(entry.response_flags)) or "-",
+        entry.response_code_details or "-",
+        entry.connection_termination_details or "-",
+        f'"{entry.upstream_transport_failure_reason or "-"}"',
+        entry.upstream_cluster or "-",
+        f"host {entry.upstream_host or '-'}",
+        f"from {entry.downstream_remote_address or '-'}",
+        f"SNI {entry.requested_server_name or '-'}",
+    ]
+    return " ".join(parts)
