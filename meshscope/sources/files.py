@@ -48,10 +48,14 @@ def missing(path: str) -> Unavailable:
 
 
 class Directory:
-    """A directory: only the format's own paths are looked at. Raises SourceError where it can't be listed."""
+    """A directory: only the format's own paths are looked at. Raises SourceError where it can't be listed.
 
-    def __init__(self, root: Path) -> None:
+    `at` is where in a bundle the directory belongs ("kubernetes/"); "" is a bundle's root.
+    """
+
+    def __init__(self, root: Path, at: str = "") -> None:
         self._root = os.path.realpath(root)
+        self._at = at
         self._problems: list[Unavailable] = []
         self._files = self._index()
         self.paths = tuple(sorted(self._files))
@@ -65,7 +69,7 @@ class Directory:
         if place is None:
             return missing(path)
         try:
-            return _read_regular(place)
+            return read_regular(place)
         except OSError as error:
             return Unavailable(path, f"it can't be read: {error.strerror or error}", "see its permissions")
 
@@ -80,7 +84,7 @@ class Directory:
 
     def _index(self) -> Mapping[str, str]:
         found: dict[str, str] = {}
-        for path, place in self._walk(self._root, "", 0):
+        for path, place in self._walk(self._root, self._at, 0):
             if belongs(path):
                 found[path] = place
             if len(found) > MAX_FILES:
@@ -98,7 +102,7 @@ class Directory:
             return
         for entry in listed:
             path = prefix + entry.name
-            if depth == 0 and entry.name not in FOLDERS and entry.name != DESCRIPTION:
+            if not prefix and entry.name not in FOLDERS and entry.name != DESCRIPTION:
                 continue
             place = self._inside(entry, path)
             if place is None:
@@ -128,8 +132,8 @@ class Directory:
         self._problems.append(Unavailable(path, why, remedy))
 
 
-def _read_regular(place: str) -> bytes:
-    """The bytes of a regular file; never waits for a writer, as opening a FIFO would."""
+def read_regular(place: str | Path) -> bytes:
+    """The bytes of a regular file; never waits for a writer, as opening a FIFO would. Raises OSError."""
     descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -32,7 +33,7 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
 compressions = pytest.mark.parametrize("compression", COMPRESSIONS)
 
 
-def member(name: str, data: bytes = b"", **fields: object) -> tuple[tarfile.TarInfo, bytes]:
+def member(name: str, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
     info = tarfile.TarInfo(name)
     info.size = len(data)
     for field, value in fields.items():
@@ -89,7 +90,7 @@ def refusal(scratch: Path, data: bytes) -> str:
     ],
 )
 def test_members_that_have_no_business_in_a_bundle(
-    scratch: Path, compression: str, name: str, fields: dict[str, object], why: str
+    scratch: Path, compression: str, name: str, fields: dict[str, Any], why: str
 ) -> None:
     data = tar(member("bundle.json", b"{}"), member(name, **fields))
     message = refusal(scratch, COMPRESSIONS[compression](data))
