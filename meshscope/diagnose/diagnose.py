@@ -171,7 +171,7 @@ def _unexplained(shared: SharedFacts, explained: set[str]) -> Iterable[Unknown]:
             if (
                 symptom.id in explained
                 or symptom.id in shared.consequences
-                or _only_client_error(symptom.code)
+                or _applications_own(edge, symptom)
             ):
                 continue
             how = " ".join(

@@ -392,17 +392,12 @@ def symptom_evidence(symptom: Symptom) -> Evidence:
 def told(entry: AccessLogEntry) -> str:
     """The telling fields of a line in the order of Istio's text format: a JSON line is four times as long."""
     at = entry.start_time.strftime("%H:%M:%S.%f")[:-3] if entry.start_time else "-"
-    parts = [
-        at,
-        f'"{entry.method} {entry.path}"' if entry.method else "TCP",
-        str(entry.response_code),
-        ",".join(sorted(entry.response_flags)) or "-",
-        entry.response_code_details or "-",
-        entry.connection_termination_details or "-",
-        f'"{entry.upstream_transport_failure_reason or "-"}"',
-        entry.upstream_cluster or "-",
-        f"host {entry.upstream_host or '-'}",
-        f"from {entry.downstream_remote_address or '-'}",
-        f"SNI {entry.requested_server_name or '-'}",
-    ]
-    return " ".join(parts)
+    what = f'"{entry.method} {entry.path}"' if entry.method else "TCP"
+    flags = ",".join(sorted(entry.response_flags)) or "-"
+    parts = [at, what, str(entry.response_code), flags, entry.response_code_details]
+    parts += [entry.connection_termination_details, entry.upstream_transport_failure_reason]
+    if not entry.upstream_cluster.startswith("inbound|"):
+        parts += [entry.upstream_cluster, f"host={entry.upstream_host or '-'}"]
+    if entry.requested_server_name:
+        parts.append(f"SNI={entry.requested_server_name}")
+    return " ".join(part for part in parts if part)
