@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 import msgspec
 
@@ -87,9 +88,9 @@ class Rules(msgspec.Struct, frozen=True):
     rules: tuple[RuleEntry, ...]
 
 
-def trace_of(walks: Iterable[Walk], captured_at: str) -> Trace:
-    """Walks as the public document."""
-    return Trace(SCHEMA, tool(), captured_at, tuple(map(_walk, walks)))
+def trace_of(walks: Iterable[Walk], captured_at: datetime) -> Trace:
+    """Walks as the public document. `captured_at` is in UTC."""
+    return Trace(SCHEMA, tool(), captured_at.strftime("%Y-%m-%dT%H:%M:%SZ"), tuple(map(_walk, walks)))
 
 
 def rules_of(loaded: Iterable[LoadedRule]) -> Rules:

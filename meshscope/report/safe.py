@@ -100,11 +100,11 @@ def _each_field(struct: msgspec.Struct, treat: Any) -> msgspec.Struct:
 
 
 def shorten(text: str, limit: int) -> str:
-    """At most `limit` characters; what is too much goes from the middle, as both ends tell most."""
+    """At most `limit` characters; what is too much goes from the middle, as a log line begins with what counts."""
     if len(text) <= limit:
         return text
-    head = (limit - 3) // 2
-    return f"{text[:head]} … {text[len(text) - (limit - 3 - head) :]}"
+    tail = (limit - 3) // 4
+    return f"{text[: limit - 3 - tail]} … {text[len(text) - tail :]}"
 
 
 def encodable(text: str, encoding: str | None) -> str:

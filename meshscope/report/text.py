@@ -87,7 +87,7 @@ class _Text:
         for label, item in _first_labelled("evidence", shown):
             yield [(f"  {label:<{_LABEL}}", "dim"), (" · ".join(filter(None, (item.source, item.where))), "")]
             if item.quote:
-                quote = item.quote if self.verbose else shorten(item.quote, 2 * (self.width - _LABEL - 4))
+                quote = item.quote if self.verbose else shorten(item.quote, 3 * (self.width - _LABEL - 4))
                 yield from self._indented(quote, _LABEL + 4, "italic")
         if more := words.remaining(len(evidence), len(shown)):
             yield [(f"  {'':<{_LABEL}}", ""), (f"{more} (--verbose shows all)", "dim")]

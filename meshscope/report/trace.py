@@ -11,7 +11,7 @@ from meshscope.report.safe import harmless
 from meshscope.report.styled import Line, paint
 
 _MARKS = {"pass": ("✓", "green"), "fail": ("✗", "bold red"), "unknown": ("?", "bold yellow")}
-_STAGE = 17
+_STAGE = 19
 
 
 def render(trace: Trace, *, width: int = 80, color: bool = False) -> str:
@@ -63,8 +63,9 @@ class _Trace:
             yield [(margin, "dim"), *head, (line, "" if hop.outcome == "pass" else style)]
             head = [(" " * (_STAGE + 4), "")]
         margin_below: Line = [(margin, "dim"), (" " * (_STAGE + 4), "")]
-        if by := " ← ".join(filter(None, (hop.object, hop.kubernetes))):
-            yield [*margin_below, (by, "dim")]
+        for by in (hop.object, f"← {hop.kubernetes}" if hop.kubernetes else ""):
+            if by:
+                yield [*margin_below, (by, "dim")]
         if hop.outcome != "pass":
             for item in hop.evidence:
                 place = " · ".join(filter(None, (item.source, item.where)))

@@ -23,7 +23,7 @@ def verdict(report: Report) -> str:
     """What is wrong, in one line: the title of the finding that ranks first, or that there is no failure."""
     if report.findings and report.findings[0].severity != "info":
         return report.findings[0].title
-    return "No failure found."
+    return "No failure found in what could be seen." if report.unknown else "No failure found."
 
 
 def tally(report: Report) -> str:
@@ -40,9 +40,14 @@ def tally(report: Report) -> str:
 
 
 def scope(report: Report) -> str:
-    """What was looked at, as `name value` pairs."""
-    pairs = ((name.replace("_", " "), _listed(value)) for name, value in report.scope.items())
-    return ", ".join(f"{name} {value}" for name, value in pairs if value)
+    """What was looked at, as `name value` pairs; a name that ends in `_s` counts seconds."""
+    pairs = []
+    for name, value in report.scope.items():
+        if name.endswith("_s") and isinstance(value, (int, float)):
+            pairs.append(f"{name[:-2].replace('_', ' ')} {value:g} s")
+        elif listed := _listed(value):
+            pairs.append(f"{name.replace('_', ' ')} {listed}")
+    return ", ".join(pairs)
 
 
 def _listed(value: object) -> str:
@@ -50,8 +55,6 @@ def _listed(value: object) -> str:
         return ""
     if isinstance(value, (list, tuple)):
         return " ".join(map(str, value)) if len(value) <= 5 else f"({len(value)})"
-    if isinstance(value, dict):
-        return " ".join(f"{name}={item}" for name, item in value.items())
     return "yes" if value is True else str(value)
 
 

@@ -1,0 +1,61 @@
+"""Writes the catalogue of rules, and what a rule or a cause means, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from meshscope.report.documents import Rules
+from meshscope.report.styled import Line, paint
+from meshscope.rules.causes import CAUSES
+from meshscope.rules.documentation import parse
+from meshscope.rules.rule import LoadedRule
+
+
+def render(document: Rules, *, color: bool = False) -> str:
+    """The catalogue as a table: code, severity, cause, title."""
+    width = max((len(entry.cause) for entry in document.rules), default=0)
+    return paint(
+        (
+            [
+                (f"{entry.code}  ", "bold"),
+                (f"{entry.severity:<8}", ""),
+                (f"{entry.cause:<{width}}  ", "cyan"),
+                (entry.title, ""),
+            ]
+            for entry in document.rules
+        ),
+        color,
+    )
+
+
+def explain(causes: Sequence[str], rules: Sequence[LoadedRule], *, color: bool = False) -> str:
+    """What these causes mean, and the documentation of these rules."""
+    return paint(_explanation(causes, rules), color)
+
+
+def _explanation(causes: Sequence[str], rules: Sequence[LoadedRule]) -> Iterator[Line]:
+    for cause in causes:
+        meaning = CAUSES[cause]
+        yield [(cause, "bold cyan"), (f"  {meaning.title}.", "")]
+        blame = f", on the side of: {meaning.who}" if meaning.who else ""
+        yield [(f"{meaning.section}{blame}", "dim")]
+        if not any(loaded.rule.cause == cause for loaded in rules):
+            yield []
+            yield [("No rule of this version finds it.", "")]
+    for loaded in rules:
+        yield []
+        yield from _rule(loaded)
+
+
+def _rule(loaded: LoadedRule) -> Iterator[Line]:
+    rule = loaded.rule
+    documentation = parse(loaded.documentation)
+    yield [(rule.code, "bold"), (f"  {rule.title} ({rule.severity}, {rule.mesh}, since {rule.since})", "")]
+    if rule.also_known_as:
+        yield [(f"also known as {', '.join(rule.also_known_as)}", "dim")]
+    yield []
+    yield from ([(line, "")] for line in documentation.summary.split("\n"))
+    for heading, text in documentation.sections:
+        yield []
+        yield [(heading, "bold")]
+        yield from ([(f"  {line}" if line else "", "")] for line in text.split("\n"))

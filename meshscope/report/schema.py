@@ -1,0 +1,30 @@
+"""The JSON schemas of the documents that commands print, made from their types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from meshscope.model.findings import Report
+from meshscope.report.documents import SCHEMA, Rules, Trace
+
+DOCUMENTS: dict[str, type[msgspec.Struct]] = {"report": Report, "trace": Trace, "rules": Rules}
+_TITLES = {
+    "report": "What `meshscope diagnose -o json` answers",
+    "trace": "What `meshscope trace -o json` answers",
+    "rules": "What `meshscope rules -o json` answers",
+}
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The JSON schema (2020-12) of one of DOCUMENTS. Documents may gain fields within a version."""
+    made = msgspec.json.schema(DOCUMENTS[name])
+    definitions = made["$defs"]
+    definitions[DOCUMENTS[name].__name__]["properties"]["schema"] = {"const": SCHEMA}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:meshscope:{name}:{SCHEMA}",
+        "title": _TITLES[name],
+        **made,
+    }
