@@ -122,6 +122,28 @@ def targets(mesh: Mesh, client: Proxy, of: Cluster) -> tuple[tuple[Target, ...],
     )
 
 
+WALKED_ENDPOINTS = 16
+"""So many endpoints of a cluster are walked one by one; of more, one stands for all that are alike."""
+
+
+def representative(found: tuple[Target, ...]) -> tuple[Target, ...]:
+    """The endpoints to walk: all of a few; of many one for each kind of endpoint, with the weight of all of its kind."""
+    if len(found) <= WALKED_ENDPOINTS:
+        return found
+    alike: dict[tuple[str, int, bool, str], list[Target]] = {}
+    for target in found:
+        owner = (
+            target.pod.metadata.ownerReferences[0].name
+            if target.pod and target.pod.metadata.ownerReferences
+            else ""
+        )
+        alike.setdefault((target.tls_mode, target.port, target.server is None, owner), []).append(target)
+    return tuple(
+        msgspec.structs.replace(group[0], weight=sum(target.weight for target in group))
+        for group in alike.values()
+    )
+
+
 def _target(mesh: Mesh, address: str, port: int, tls_mode: str, weight: int) -> Target:
     return Target(address, port, tls_mode, weight, mesh.pod_at(address), mesh.proxy_at(address))
 

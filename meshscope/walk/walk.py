@@ -88,7 +88,7 @@ def _to_cluster(
         return [Branch(share, hops)]
     total = sum(target.weight for target in targets) or 1
     found = []
-    for target in targets:
+    for target in upstream.representative(targets):
         offer, offered = transport.offer(mesh, client, cluster, target)
         further = _at_server(mesh, call, client, target, offer) if offered.outcome != "fail" else ()
         found.append(Branch(share * target.weight / total, (*hops, offered, *further)))
