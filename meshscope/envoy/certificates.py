@@ -198,8 +198,9 @@ def verify(
     """What is wrong with a chain (leaf first) for somebody who trusts `roots`, at a moment; () where it is accepted.
 
     The first fault is the one that Envoy names in its log: first whether a path to a trusted certificate can be
-    built at all, then, from the root down, signatures and validity. Any certificate of the bundle is an anchor,
-    an intermediate one too, and the bundle is asked before the chain that the peer sent.
+    built at all, then whether those in between are CAs, then, from the root down, signatures and validity. Any
+    certificate of the bundle is an anchor, an intermediate one too, and the bundle is asked before the chain that
+    the peer sent. `allow_expired` is Envoy's `allow_expired_certificate`.
     """
     if not chain:
         return (ChainFault("untrusted", None, 0, "peer did not return a certificate"),)
@@ -207,6 +208,9 @@ def verify(
     faults: list[ChainFault] = []
     if not trusted:
         faults.append(ChainFault("untrusted", path[-1], len(path) - 1, _untrusted(path)))
+    for depth, certificate in enumerate(path):
+        if depth > 0 and not certificate.is_ca and certificate not in roots:
+            faults.append(ChainFault("untrusted", certificate, depth, "invalid CA certificate"))
     for depth in range(len(path) - 1, -1, -1):
         faults += _own_faults(path, depth, at, trusted, allow_expired)
     return tuple(faults)
@@ -259,9 +263,8 @@ def _path(chain: Sequence[Certificate], roots: Sequence[Certificate]) -> tuple[t
 def _issuer(
     certificate: Certificate, candidates: Sequence[Certificate], path: Sequence[Certificate]
 ) -> Certificate | None:
-    """Who issued a certificate, by name and key id; of several, one whose signature it really bears."""
-    named = [found for found in candidates if found not in path and _issued(certificate, found)]
-    return next((found for found in named if _signed_by(certificate, found)), named[0] if named else None)
+    """Who issued a certificate, by name and key id; of several the first, as BoringSSL never goes back."""
+    return next((found for found in candidates if found not in path and _issued(certificate, found)), None)
 
 
 def _issued(certificate: Certificate, by: Certificate) -> bool:
