@@ -72,8 +72,7 @@ def test_a_python_without_ensurepip_is_refused_in_one_line(
     assert "apt-get install python3-venv" in said
 
 
-def test_every_script_is_executable_or_says_that_it_is_sourced(repository: Path) -> None:
-    scripts = [path for path in (repository / "scripts").iterdir() if path.is_file()]
-    assert [
-        path.name for path in scripts if not os.access(path, os.X_OK) and not path.name.startswith("_")
-    ] == []
+def test_every_command_among_the_scripts_is_executable(repository: Path) -> None:
+    commands = [path for path in (repository / "scripts").iterdir() if path.is_file() and not path.suffix]
+    assert commands
+    assert [path.name for path in commands if not os.access(path, os.X_OK)] == []
