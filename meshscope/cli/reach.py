@@ -50,7 +50,8 @@ class Reach:
         Path | None, Parameter(group=_SOURCE, help="The kubeconfig (live clusters).", metavar="PATH")
     ] = None
     request_timeout: Annotated[
-        str, Parameter(group=_SOURCE, help="The time that one call to a proxy may take.", metavar="DURATION")
+        str,
+        Parameter(group=_SOURCE, help="The time that one call may take (live clusters).", metavar="DURATION"),
     ] = "10s"
     no_color: Annotated[bool, Parameter(negative=(), help="No colours, as with NO_COLOR set.")] = False
 
@@ -69,7 +70,7 @@ class Reach:
             source.close()
 
     def _open(self) -> Source:
-        timeout_s = seconds("--request-timeout", self.request_timeout)
+        seconds("--request-timeout", self.request_timeout)
         given = [flag for flag, value in self._sources() if value]
         if len(given) > 1:
             raise CommandError(f"{' and '.join(given)} name two meshes: give one of them")
@@ -79,7 +80,9 @@ class Reach:
             from meshscope.sources.bundle import open_bundle
 
             return open_bundle(self.bundle)
-        return _open_demo(self._demo_pid(), timeout_s)
+        from meshscope.sources.demo import open_demo
+
+        return open_demo(self._demo_pid())
 
     def _sources(self) -> tuple[tuple[str, object], ...]:
         return (
@@ -110,9 +113,3 @@ def _only_demo(when_none: str, *, announce: bool) -> int:
     if announce:
         say(f"reading the running demo mesh (process {running[0].pid}); --bundle reads another")
     return running[0].pid
-
-
-def _open_demo(pid: int, timeout_s: float) -> Source:
-    from meshscope.sources.demo import open_demo
-
-    return open_demo(pid, timeout_s=timeout_s)

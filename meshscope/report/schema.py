@@ -19,7 +19,8 @@ _TITLES = {
 
 def schema(name: str) -> dict[str, Any]:
     """The JSON schema (2020-12) of one of DOCUMENTS. Documents may gain fields within a version."""
-    made = msgspec.json.schema(DOCUMENTS[name])
+    # Defaults come as tuples: through JSON they become the arrays that they are there.
+    made = msgspec.json.decode(msgspec.json.encode(msgspec.json.schema(DOCUMENTS[name])))
     definitions = made["$defs"]
     definitions[DOCUMENTS[name].__name__]["properties"]["schema"] = {"const": SCHEMA}
     return {
