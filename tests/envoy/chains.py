@@ -67,7 +67,7 @@ def issue(
 ) -> Issued:
     """A certificate of `by`, self-signed without; `signed_with` signs in place of the issuer it names."""
     own = key or new_key()
-    signer = (signed_with or by).key if signed_with or by else own
+    signer = signed_with or by
     issuer_key = by.key if by else own
     subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, wish.name)])
     builder = (
@@ -96,7 +96,7 @@ def issue(
         names.append(x509.DNSName(wish.dns))
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return Issued(builder.sign(signer, hashes.SHA256()), own)
+    return Issued(builder.sign(signer.key if signer else own, hashes.SHA256()), own)
 
 
 def _usage(may_sign: bool) -> x509.KeyUsage:
