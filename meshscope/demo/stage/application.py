@@ -1,0 +1,149 @@
+"""A bookinfo application: answers as it should, or misbehaves as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import socket
+import struct
+from collections.abc import Coroutine
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from meshscope.demo.stage.http import HEAD_LIMIT, Head, read_body, read_head
+from meshscope.demo.stage.network import Json, Network
+
+_PROPAGATED = (
+    "x-request-id",
+    "x-b3-traceid",
+    "x-b3-spanid",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+    "x-b3-flags",
+    "b3",
+    "traceparent",
+    "tracestate",
+    "authorization",
+    "user",
+)
+_WELL: Json = {"kind": "ok", "status": 200, "delay_ms": 0}
+
+
+class Application:
+    """One port of one pod's application."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._wanted: Json = {}
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._count = itertools.count(1)
+
+    async def apply(self, wanted: Json) -> None:
+        self._wanted = wanted
+        refuse = wanted["behaviour"]["kind"] == "refuse"
+        if refuse:
+            await self.stop()
+        elif not self._server:
+            self._server = await asyncio.start_server(
+                self._serve, wanted["address"], wanted["port"], limit=HEAD_LIMIT, backlog=512
+            )
+
+    async def stop(self) -> None:
+        if self._server:
+            self._server.close()
+            self._server = None
+        for writer in list(self._connections):
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
+        try:
+            if self._wanted["protocol"] == "http":
+                while await self._answer(reader, writer):
+                    await writer.drain()
+            else:
+                await self._talk(reader, writer)
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+            pass  # The peer left or spoke nonsense: nothing to answer any more.
+        finally:
+            self._connections.discard(writer)
+            writer.close()
+
+    def _misbehaves(self) -> bool:
+        """Evenly spread: of N requests, N x share."""
+        share = self._wanted["behaviour"]["share"]
+        number = next(self._count)
+        return int(number * share) != int((number - 1) * share)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behaviour = self._wanted["behaviour"]
+        if self._wanted["protocol"] == "tcp-server-first":
+            writer.write(b"hello\n")
+        bad = self._misbehaves()
+        while data := await reader.read(65536):
+            if bad and behaviour["kind"] in ("close", "reset"):
+                if behaviour["kind"] == "reset":
+                    _reset_on_close(writer)
+                return
+            if bad and behaviour["kind"] == "silent":
+                continue
+            if behaviour["delay_ms"]:
+                await asyncio.sleep(behaviour["delay_ms"] / 1000)
+            writer.write(data)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Serve one request; whether the connection goes on."""
+        head = await read_head(reader)
+        if len(head.first) != 3 or not head.first[2].startswith("HTTP/1."):
+            writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            return False
+        await read_body(reader, head.headers, response=False)
+        behaviour = self._wanted["behaviour"] if self._misbehaves() else _WELL
+        query = parse_qs(urlsplit(head.first[1]).query)
+        delay = behaviour["delay_ms"] + int(query.get("delay_ms", ["0"])[0])
+        if delay:
+            await asyncio.sleep(delay / 1000)
+        kind = behaviour["kind"]
+        if kind == "close":
+            return False
+        if kind == "reset":
+            _reset_on_close(writer)
+            return False
+        if kind == "silent":
+            await reader.read()
+            return False
+        if kind == "garbage":
+            writer.write(b"\x16\x03\x01 this is not HTTP \x00\xff\r\n\r\n")
+            return False
+        body = json.dumps(await self._body(head), separators=(",", ":"), sort_keys=True).encode() + b"\n"
+        status = behaviour["status"] if kind == "ok" else 200
+        promised = len(body) + (1000 if kind in ("die-mid-body", "stall-body") else 0)
+        fields = [
+            f"HTTP/1.1 {status} {'OK' if status == 200 else 'Status'}",
+            "content-type: application/json",
+        ]
+        fields.append(f"content-length: {promised}")
+        if kind == "huge-headers":
+            fields.append(f"x-huge: {'h' * 131072}")
+        writer.write("\r\n".join([*fields, "", ""]).encode("latin-1") + body)
+        if kind == "stall-body":
+            await reader.read()
+        return bool(kind == "ok")
+
+    async def _body(self, head: Head) -> Json:
+        wanted = self._wanted
+        headers = {name: value for name, value in head.headers.items() if name in _PROPAGATED}
+        hosts = [urlsplit(url).hostname or "" for url in wanted["calls"]]
+        calls: list[Coroutine[Any, Any, Json]] = [
+            self._network.call(wanted["via"], url, headers) for url in wanted["calls"]
+        ]
+        answers = dict(zip(hosts, await asyncio.gather(*calls), strict=True))
+        return {"service": wanted["service"], "version": wanted["version"], "pod": wanted["pod"], **answers}
+
+
+def _reset_on_close(writer: asyncio.StreamWriter) -> None:
+    """Lingering for zero seconds makes the kernel send RST."""
+    connection = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
