@@ -196,7 +196,7 @@ _PLAIN = re.compile(
 _GAUGE = re.compile(
     r"_active\Z|_open\Z|(?:bytes|total)_buffered\Z|(?:\A|_)version\Z|membership_(?:healthy|degraded|excluded|total)\Z|"
     r"update_time\Z|(?:\A|_)state\Z|remaining_|max_host_weight\Z|_unix_time_seconds\Z|_pressure\Z|uptime\Z|"
-    r"pending_requests\Z|concurrency\Z|days_until_|seconds_until_|epoch\Z|\Alive\Z|memory_|parent_connections\Z|"
+    r"pending_requests\Z|concurrency\Z|days_until_|seconds_until_|epoch\Z|\Alive\Z|\Amemory_|parent_connections\Z|"
     r"\Atotal_connections\Z|\Atotal_(?:listeners|filter_chains)_|active_clusters\Z|warming_clusters\Z|"
     r"workers_started\Z|num_(?:keys|layers)\Z|admin_overrides_active\Z|fips_mode\Z|pending_send_bytes\Z|"
     r"_frames_active\Z|config_reload_time_ms\Z|lb_subsets_active\Z|ejections_active\Z|_since_process_start\Z|"
@@ -260,7 +260,11 @@ _NAME_LABELS = (
 def _sample_key(sample: Sample) -> tuple[str, str, str]:
     # Envoy's own tag names have an `envoy_` in front, Istio's haven't.
     labels = {name.removeprefix("envoy_"): value for name, value in sample.labels.items()}
-    flat = sample.name.removeprefix("envoy_") + _folded(labels)
+    flat = sample.name.removeprefix("envoy_")
+    if flat.endswith("_xx"):
+        # Envoy's own tags leave `_xx` in the name and have the class as one digit.
+        flat = f"{flat[:-3]}_{labels.pop('response_code_class', '')}xx"
+    flat += _folded(labels)
     worker = f"worker_{labels['worker_id']}_" if "worker_id" in labels else ""
     for scope, label in _NAME_LABELS:
         if label in labels and flat.startswith(f"{scope}_"):

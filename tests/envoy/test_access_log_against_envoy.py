@@ -73,8 +73,7 @@ def _send(port: int, path: str, agent: str) -> None:
     request = f"GET {path} HTTP/1.1\r\nhost: reviews:9080\r\nuser-agent: {agent}\r\nconnection: close\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
         connection.sendall(request.encode())
-        while connection.recv(4096):
-            pass
+        connection.recv(4096)
 
 
 def _entries(log: Path) -> tuple[AccessLogEntry, ...]:
