@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from meshscope.cli.exits import CommandError, Exit
 from meshscope.cli.output import say
 from meshscope.cli.reach import Reach
+
+if TYPE_CHECKING:
+    from meshscope.sources.source import Source
+
+_FEW = 5
 
 
 def capture(
@@ -28,11 +33,21 @@ def capture(
     Private keys, tokens and cookies are left out.
     """
     reach = reach or Reach()
-    if output.exists() and not force:
-        raise CommandError(f"{str(output)!r} exists; --force overwrites it")
     with reach.opened() as opened:
-        from meshscope.store.write import write_bundle
-
-        write_bundle(opened, output)
-    say(f"wrote {output}")
+        write(opened, output, force=force)
     return Exit.OK
+
+
+def write(source: Source, path: Path, *, force: bool) -> None:
+    """Writes a source as a bundle and says what became of it."""
+    from meshscope.store.bundle import StoreError, write_bundle
+
+    try:
+        written = write_bundle(source, path, force=force)
+    except StoreError as error:
+        raise CommandError(str(error), error.exit_code) from error
+    say(f"wrote {path}: {written.proxies} proxies, {written.objects} Kubernetes objects")
+    for problem in written.problems[:_FEW]:
+        say(f"  without {problem.what}: {problem.why}")
+    if len(written.problems) > _FEW:
+        say(f"  and without {len(written.problems) - _FEW} more")

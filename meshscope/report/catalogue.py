@@ -1,10 +1,11 @@
-"""Writes the catalogue of rules, and what a rule or a cause means, for a terminal."""
+"""Writes catalogues for a terminal: of rules, of the demo's faults, and what a rule or a cause means."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
-from meshscope.report.documents import Rules
+from meshscope.report.documents import Faults, Rules
 from meshscope.report.styled import Line, paint
 from meshscope.rules.causes import CAUSES
 from meshscope.rules.documentation import parse
@@ -26,6 +27,24 @@ def render(document: Rules, *, color: bool = False) -> str:
         ),
         color,
     )
+
+
+def faults(document: Faults, *, color: bool = False) -> str:
+    """The demo's faults by section; those that can't be made on loopback with the reason."""
+    return paint(_faults(document), color)
+
+
+def _faults(document: Faults) -> Iterator[Line]:
+    width = max((len(entry.name) for entry in document.faults), default=0)
+    for position, (section, entries) in enumerate(groupby(document.faults, key=lambda entry: entry.section)):
+        if position:
+            yield []
+        yield [(section, "bold")]
+        for entry in entries:
+            if entry.available:
+                yield [(f"  {entry.name:<{width}}  ", "cyan"), (entry.title, "")]
+            else:
+                yield [(f"  {entry.name:<{width}}  not on loopback: {entry.reason}", "dim")]
 
 
 def explain(causes: Sequence[str], rules: Sequence[LoadedRule], *, color: bool = False) -> str:

@@ -88,6 +88,29 @@ class Rules(msgspec.Struct, frozen=True):
     rules: tuple[RuleEntry, ...]
 
 
+class FaultEntry(msgspec.Struct, frozen=True):
+    """A fault of the demo mesh, named for its cause. `reason` says why one can't be made on loopback."""
+
+    name: str
+    title: str
+    section: str
+    available: bool
+    reason: str
+
+
+class Faults(msgspec.Struct, frozen=True):
+    """What `demo --list` answers."""
+
+    schema: int
+    tool: dict[str, str]
+    faults: tuple[FaultEntry, ...]
+
+
+def faults_of(entries: Iterable[FaultEntry]) -> Faults:
+    """The demo mesh's faults as the public document."""
+    return Faults(SCHEMA, tool(), tuple(entries))
+
+
 def trace_of(walks: Iterable[Walk], captured_at: datetime) -> Trace:
     """Walks as the public document. `captured_at` is in UTC."""
     return Trace(SCHEMA, tool(), captured_at.strftime("%Y-%m-%dT%H:%M:%SZ"), tuple(map(_walk, walks)))

@@ -7,13 +7,19 @@ from typing import Any
 import msgspec
 
 from meshscope.model.findings import Report
-from meshscope.report.documents import SCHEMA, Rules, Trace
+from meshscope.report.documents import SCHEMA, Faults, Rules, Trace
 
-DOCUMENTS: dict[str, type[msgspec.Struct]] = {"report": Report, "trace": Trace, "rules": Rules}
+DOCUMENTS: dict[str, type[msgspec.Struct]] = {
+    "report": Report,
+    "trace": Trace,
+    "rules": Rules,
+    "faults": Faults,
+}
 _TITLES = {
     "report": "What `meshscope diagnose -o json` answers",
     "trace": "What `meshscope trace -o json` answers",
     "rules": "What `meshscope rules -o json` answers",
+    "faults": "What `meshscope demo --list -o json` answers",
 }
 
 
