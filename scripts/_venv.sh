@@ -49,6 +49,10 @@ ensure_venv() {
     if venv_is_current dev || venv_is_current "$lock"; then
         return
     fi
+    # An environment that was made for development stays one.
+    if [ -f "$VENV/.installed-dev" ]; then
+        lock=dev
+    fi
     # Commands in an environment name its place: one that was moved with the checkout is made anew.
     if ! grep -qsF "$VENV/bin/python" "$VENV/bin/pip" ||
         ! "$VENV/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
