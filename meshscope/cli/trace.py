@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
@@ -41,8 +42,7 @@ def trace(
     reach = reach or Reach()
     if not url and "://" in method:
         method, url = "", method
-    if bool(method) == url.lower().startswith("tcp://") or not url:
-        raise CommandError("trace takes FROM METHOD URL, or FROM tcp://HOST:PORT")
+    _check_url(method, url)
     headers = tuple(map(_header, header or ()))
     with reach.opened() as opened:
         from meshscope.cli.selection import selector, understood
@@ -58,6 +58,19 @@ def trace(
     write_stdout(_render(document, output, stdout_style(no_color=reach.no_color)))
     outcomes = {branch.outcome for walk in document.walks for branch in walk.branches}
     return Exit.FINDINGS if "fail" in outcomes else Exit.OK
+
+
+def _check_url(method: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise CommandError(f"{url!r} is no URL: {error}") from error
+    is_tcp = parts.scheme == "tcp"
+    if parts.scheme not in {"http", "https", "tcp"} or is_tcp == bool(method):
+        raise CommandError("trace takes FROM METHOD URL with http or https, or FROM tcp://HOST:PORT")
+    if not parts.hostname or (is_tcp and port is None) or any(char.isspace() for char in method + url):
+        raise CommandError(f"{url!r} must name a host{', and a port' if is_tcp else ''}, without spaces")
 
 
 def _header(text: str) -> tuple[str, str]:

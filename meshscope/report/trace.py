@@ -9,6 +9,7 @@ from itertools import takewhile
 from meshscope.report.documents import Trace, TraceBranch, TraceHop, TraceWalk
 from meshscope.report.safe import harmless
 from meshscope.report.styled import Line, paint
+from meshscope.walk.hops import Outcome
 
 _MARKS = {"pass": ("✓", "green"), "fail": ("✗", "bold red"), "unknown": ("?", "bold yellow")}
 _STAGE = 19
@@ -32,8 +33,9 @@ class _Trace:
             yield from self._walk(walk)
 
     def _walk(self, walk: TraceWalk) -> Iterator[Line]:
-        yield from map(_summary, walk.branches)
-        yield [(f"{walk.source} → {walk.method} {walk.url}", "bold")]
+        yield from _summary(walk.branches)
+        request = f"{walk.method} {walk.url}".strip()
+        yield [(f"{walk.source} → {request}", "bold")]
         for name, value in walk.headers:
             yield [(f"  {name}: {value}", "dim")]
         yield []
@@ -72,14 +74,23 @@ class _Trace:
                 yield [*margin_below, (f"{place}: {item.quote}", "italic")]
 
 
-def _summary(branch: TraceBranch) -> Line:
-    mark, style = _MARKS[branch.outcome]
-    share = "" if branch.share == 1 else f"{_percent(branch.share)} "
-    ending = next((hop for hop in branch.hops if hop.outcome == branch.outcome), None)
-    if branch.outcome == "pass" or ending is None:
-        return [(f"{mark} {share}reaches the application", style)]
+def _summary(branches: Sequence[TraceBranch]) -> Iterator[Line]:
+    """How the request ends: a line for each way it can, with the share of the requests that do."""
+    shares: dict[tuple[Outcome, str], float] = {}
+    for branch in branches:
+        ending = (branch.outcome, _ending(branch))
+        shares[ending] = shares.get(ending, 0.0) + branch.share
+    for (outcome, text), share in shares.items():
+        mark, style = _MARKS[outcome]
+        yield [(f"{mark} {text}" if len(shares) == 1 else f"{mark} {_percent(share)} {text}", style)]
+
+
+def _ending(branch: TraceBranch) -> str:
+    last = next((hop for hop in branch.hops if hop.outcome == branch.outcome), None)
+    if branch.outcome == "pass" or last is None:
+        return "reaches the application"
     verb = "fails" if branch.outcome == "fail" else "can't be followed"
-    return [(f"{mark} {share}{verb} at {ending.stage.replace('_', ' ')}: {ending.decision}", style)]
+    return f"{verb} at {last.stage.replace('_', ' ')}: {last.decision}"
 
 
 def _shared_hops(branches: Sequence[TraceBranch]) -> int:
