@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from meshscope.demo.faults.registry import fault
-from meshscope.demo.spec import Authority, MeshSpec
+from meshscope.demo.spec import Authority, Flow, MeshSpec
 
 
 @fault("client-plaintext-server-strict", "a DestinationRule sends plaintext to details, which demands mTLS")
@@ -98,3 +98,28 @@ def client_secret_not_delivered(spec: MeshSpec) -> None:
 @fault("server-secret-not-delivered", "the sidecar of details never got its certificate")
 def server_secret_not_delivered(spec: MeshSpec) -> None:
     spec.workload("details-v1").certificate.delivered = False
+
+
+@fault(
+    "no-peer-identity-for-principal-policy",
+    "details takes plaintext too, but its policy asks who calls; a caller without sidecar is nobody",
+)
+def no_peer_identity_for_principal_policy(spec: MeshSpec) -> None:
+    spec.add("""
+        apiVersion: security.istio.io/v1
+        kind: PeerAuthentication
+        metadata: {name: details, namespace: bookinfo}
+        spec:
+          selector: {matchLabels: {app: details}}
+          mtls: {mode: PERMISSIVE}
+        ---
+        apiVersion: security.istio.io/v1
+        kind: AuthorizationPolicy
+        metadata: {name: details-readers, namespace: bookinfo}
+        spec:
+          selector: {matchLabels: {app: details}}
+          rules:
+          - from: [{source: {namespaces: [bookinfo, legacy]}}]
+    """)
+    url = "http://details.bookinfo:9080/details/0"
+    spec.flows.append(Flow("details-legacy", "legacy/legacy-client", url, rate=5))
