@@ -396,7 +396,8 @@ def _pod_of(endpoint: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _yaml_mapping(text: str) -> dict[str, Any]:
+    # Not the C loader: it overflows the stack on deep nesting. MeshConfig is small.
     try:
-        return _mapped(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+        return _mapped(yaml.safe_load(text))
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError):
         return {}
