@@ -12,7 +12,6 @@ from meshscope.facts.edges import DEFAULT_WINDOW_S, EdgeKey, ObservedEdge, obser
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.select import Selected, Selector, select
-from meshscope.facts.symptoms import Symptom
 from meshscope.istio.kubernetes import finished
 from meshscope.model.findings import Report, RuledOut, Unknown
 from meshscope.model.names import OUTSIDE, ProxyId
@@ -46,7 +45,6 @@ def diagnose(
         consequences=shared.consequences,
     )
     standing, ruled_out = decide(candidates(claims, symptoms))
-    explained = {s for candidate in standing for s in candidate.explains | candidate.follows}
     return Report(
         schema=SCHEMA,
         tool={"name": "meshscope", "version": version("meshscope")},
@@ -54,11 +52,7 @@ def diagnose(
         scope=_scope(mesh, source, target, shared, window_s),
         findings=tuple(finding(candidate, mesh.cluster) for candidate in standing),
         ruled_out=_ruled_out(claims, ruled_out, {candidate.best.rule.cause for candidate in standing}),
-        unknown=tuple(
-            dict.fromkeys(
-                (*unknown, *_unexplained(shared, explained), *_unread(mesh, shared), *mesh.unknowns)
-            )
-        ),
+        unknown=tuple(dict.fromkeys((*unknown, *_unread(mesh, shared), *mesh.unknowns))),
     )
 
 
@@ -164,33 +158,6 @@ def run(rules: Iterable[LoadedRule], shared: SharedFacts) -> tuple[list[Claim], 
     return claims, unknown
 
 
-def _unexplained(shared: SharedFacts, explained: set[str]) -> Iterable[Unknown]:
-    """Failures that no rule accounts for: never silently dropped."""
-    for edge in shared.observed:
-        for symptom in edge.symptoms:
-            if (
-                symptom.id in explained
-                or symptom.id in shared.consequences
-                or _applications_own(edge, symptom)
-            ):
-                continue
-            how = " ".join(
-                (str(symptom.code), ",".join(sorted(symptom.flags)) or "-", symptom.details)
-            ).strip()
-            if symptom.stat is not None:
-                how = f"counter {symptom.stat[2]}"
-            yield Unknown(
-                f"{symptom.count} failing on {edge.edge}",
-                f"no rule explains them: {how}",
-                f"look at the log of {symptom.proxy}, and capture with both proxies' logs and statistics",
-            )
-
-
-def _applications_own(edge: ObservedEdge, symptom: Symptom) -> bool:
-    """A 4xx that was passed on, and that no server's proxy made: the application's answer, no failure of the mesh."""
-    return 400 <= symptom.code < 500 and bool(edge.server_lines)
-
-
 def _unread(mesh: Mesh, shared: SharedFacts) -> Iterable[Unknown]:
     """Sidecars that run and that the source doesn't have: what they saw is missing from every verdict."""
     called = {edge.key.host for edge in shared.observed}
@@ -214,7 +181,7 @@ def _ruled_out(claims: list[Claim], lost: list[RuledOut], standing: set[str]) ->
     named = [ruled for claim in claims for ruled in claim.ruled_out]
     unique: dict[str, RuledOut] = {}
     for ruled in (*named, *lost):
-        if ruled.cause not in standing:
+        if ruled.cause not in standing and ruled.cause != "unexplained-failure":
             unique.setdefault(ruled.cause, ruled)
     return tuple(unique.values())
 

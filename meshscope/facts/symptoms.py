@@ -49,6 +49,11 @@ class Symptom(msgspec.Struct, frozen=True):
     def from_log(self) -> bool:
         return self.stat is None
 
+    @property
+    def passed_on_client_error(self) -> bool:
+        """Whether it is a 4xx that came from further on: perhaps only the application's own answer."""
+        return 400 <= self.code < 500 and self.details in {"via_upstream", ""} and not self.flags
+
     def has(self, *flags: str) -> bool:
         """Whether all these response flags are set."""
         return self.flags.issuperset(flags)

@@ -24,8 +24,10 @@ _ROUTING = "Routing"
 _ENDPOINTS = "Endpoints and upstream"
 _TIME = "Time, faults, limits, protocol"
 _CONTROL = "Control plane and injection"
+_UNKNOWN = "Not explained"
 
 CAUSES: dict[str, Cause] = {
+    "unexplained-failure": Cause("Requests fail, and no rule explains why", _UNKNOWN, ""),
     # Identity and TLS
     "client-plaintext-server-strict": Cause(
         "The caller's proxy is configured to send plaintext to a server that only takes mTLS", _TLS, "config"

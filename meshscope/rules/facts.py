@@ -256,6 +256,12 @@ class EdgeFacts:
         return any(not isinstance(p.log, Unavailable) and p.log.entries for p in asked)
 
     @property
+    def server_seen(self) -> bool:
+        """Whether the log of some proxy that serves this edge shows its requests."""
+        self._facts.note("symptoms")
+        return bool(self._observed.server_lines)
+
+    @property
     def client_subject(self) -> ObjectRef:
         """The calling workload, as a finding's subject."""
         return self.client.ref

@@ -1,0 +1,101 @@
+"""Each cause, made with real Envoys, is named first: with everything there, and under each condition.
+
+A cause's mesh runs once, and every condition is a change to what was captured. The unrelated fault runs live beside
+it, because two faults may hide each other.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from meshscope.demo import catalogue
+from meshscope.diagnose.diagnose import diagnose
+from meshscope.facts.mesh import Mesh
+from meshscope.model.findings import Edge, Finding, Report
+from meshscope.sources.bundle import open_bundle
+from tests.catalogue.captures import UNRELATED, captured
+from tests.catalogue.dimensions import DIMENSIONS
+from tests.catalogue.expectations import UNDECIDABLE
+
+pytestmark = pytest.mark.slow
+
+FAULTS = tuple(entry.name for entry in catalogue() if entry.available)
+
+
+@pytest.fixture(scope="session")
+def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory that all workers share."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if base.name.startswith("popen-") else base) / "captures"
+    shared.mkdir(exist_ok=True)
+    return shared
+
+
+def verdict(bundle: Path) -> Report:
+    source = open_bundle(bundle)
+    try:
+        return diagnose(Mesh(source))
+    finally:
+        source.close()
+
+
+def told(report: Report) -> str:
+    """The report in short, for a failing test's message."""
+    lines = [f"{f.severity} {f.cause} {f.confidence} {f.title}" for f in report.findings]
+    lines += [f"ruled out {ruled.cause}: {ruled.why}" for ruled in report.ruled_out]
+    return "\n".join(lines + [f"unknown {u.what}: {u.why}" for u in report.unknown]) or "nothing"
+
+
+def edges_of(finding: Finding) -> list[dict[str, Any]]:
+    return [msgspec.to_builtins(edge) for edge in finding.affected[:1] if isinstance(edge, Edge)]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("condition", DIMENSIONS)
+def test_the_cause_is_named_first(fault: str, condition: str, captures: Path, tmp_path: Path) -> None:
+    bundle = captured(captures, fault)
+    whole = verdict(bundle)
+    named = next((finding for finding in whole.findings if finding.cause == fault), None)
+    assert named is not None, told(whole)
+    changed = tmp_path / "bundle"
+    shutil.copytree(bundle, changed)
+    DIMENSIONS[condition](changed, edges_of(named))
+    report = verdict(changed)
+    undecidable = UNDECIDABLE.get((fault, condition))
+    if undecidable is None:
+        assert report.findings, told(report)
+        assert report.findings[0].cause == fault, told(report)
+        return
+    for cause in undecidable.causes:
+        fitting = [finding for finding in report.findings if finding.cause == cause]
+        assert fitting, told(report)
+        assert fitting[0].confidence <= 0.6, told(report)
+    assert undecidable.causes or report.unknown, told(report)
+    assert not [
+        f for f in report.findings if f.confidence > 0.6 and f.severity == "error" and f.cause != fault
+    ], told(report)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_unrelated_fault_hides_nothing(fault: str, captures: Path) -> None:
+    report = verdict(captured(captures, fault, unrelated=True))
+    ours = [f for f in report.findings if not any("payments" in str(edge) for edge in f.affected)]
+    others = [f for f in report.findings if any("payments" in str(edge) for edge in f.affected)]
+    assert ours, told(report)
+    assert ours[0].cause == fault, told(report)
+    assert others, told(report)
+    assert others[0].cause == UNRELATED, told(report)
+
+
+@pytest.mark.parametrize("condition", DIMENSIONS)
+def test_a_healthy_mesh_gives_nothing(condition: str, captures: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "bundle"
+    shutil.copytree(captured(captures), changed)
+    DIMENSIONS[condition](changed, [{"source": "productpage-v1.bookinfo", "destination": "reviews.bookinfo"}])
+    report = verdict(changed)
+    assert [finding for finding in report.findings if finding.severity != "info"] == [], told(report)
