@@ -129,7 +129,8 @@ def _authorizer(spec: MeshSpec, behaviour: Behaviour) -> None:
         spec:
           selector: {app: authorizer}
           ports: [{name: http, port: 8000, targetPort: 8000, protocol: TCP}]
-        ---
+    """)
+    spec.add("""
         apiVersion: security.istio.io/v1
         kind: AuthorizationPolicy
         metadata: {name: ratings-ask, namespace: bookinfo}

@@ -112,7 +112,8 @@ def no_peer_identity_for_principal_policy(spec: MeshSpec) -> None:
         spec:
           selector: {matchLabels: {app: details}}
           mtls: {mode: PERMISSIVE}
-        ---
+    """)
+    spec.add("""
         apiVersion: security.istio.io/v1
         kind: AuthorizationPolicy
         metadata: {name: details-readers, namespace: bookinfo}
