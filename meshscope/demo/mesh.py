@@ -64,7 +64,11 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class DemoMesh:
-    """Use as a context manager: `with DemoMesh(spec) as mesh`. Leaving it ends and removes everything."""
+    """A mesh and everything it consists of.
+
+    Use it as a context manager: entering reserves its addresses (so `spec.pod_ip` holds), `start` starts
+    it, leaving ends and removes everything.
+    """
 
     def __init__(self, spec: MeshSpec) -> None:
         self.spec = spec
@@ -76,6 +80,7 @@ class DemoMesh:
         self._generation = 0
         self._version = 0
         self._supervisor: subprocess.Popen[bytes] | None = None
+        self._frozen: set[str] = set()
         self._exits: dict[str, int] = {}
         self._pids: dict[str, int] = {}
         self._written: dict[Path, str] = {}
@@ -92,7 +97,7 @@ class DemoMesh:
 
     def __enter__(self) -> DemoMesh:
         try:
-            self.start()
+            self._start_supervisor()
         except BaseException:
             self.stop()
             raise
@@ -104,7 +109,6 @@ class DemoMesh:
     def start(self) -> None:
         """Start everything and wait until every proxy is ready; traffic flows afterwards."""
         began = time.monotonic()
-        self._start_supervisor()
         self._write_workplace(traffic=False)
         self._spawn(
             "stage",
@@ -112,23 +116,35 @@ class DemoMesh:
             self.directory / "stage.log",
         )
         self._write_configuration()
+        self._await(lambda: (self.directory / "REST").exists(), "the demo's control plane did not start")
         for workload, pod in self.spec.proxies():
             self._start_proxy(workload, pod)
         self._await_ready()
         self._await_generation()
         self._write_workplace(traffic=True)
         self._await_generation()
+        self._await_acknowledged(5)
         self.start_seconds = time.monotonic() - began
         self.refresh()
 
     def apply(self, change: Callable[[MeshSpec], None] | None = None) -> None:
-        """Bring the running mesh to its changed spec. Proxies can't be added or taken away this way."""
+        """Bring the running mesh to its changed spec. Proxies can't be added or taken away this way.
+
+        Returns when every proxy runs the new configuration, or after 1.5 s where one refuses it.
+        """
         if change:
             change(self.spec)
         self._write_configuration()
         self._write_workplace(traffic=True)
         self._await_generation()
+        self._await_acknowledged(1.5)
         self.refresh()
+
+    def freeze(self, *workloads: str) -> None:
+        """Withhold all later configuration from these workloads' proxies: they stay as they are."""
+        self._frozen |= {proxy.key for name in workloads for proxy in self.proxies_of(name)}
+        self._write_workplace(traffic=True)
+        self._await_generation()
 
     def set_control_plane(self, *, up: bool) -> None:
         """Let the stand-in for istiod answer the proxies' ADS streams, or not."""
@@ -139,7 +155,9 @@ class DemoMesh:
         """Write anew what other processes read: Kubernetes objects, istiod's view, the state file."""
         _write_objects(self.kubernetes_directory, kubernetes_objects(self.spec))
         istiod = next((item for item in self.spec.workloads if item.app == "istiod" and item.pods), None)
-        if istiod and self.control_plane_up:
+        if not self.control_plane_up:
+            shutil.rmtree(self.istiod_directory, ignore_errors=True)
+        elif istiod:
             view = syncz(self.proxies, self._deliveries, self._acknowledged())
             where = self.istiod_directory / istiod.pods[0].name
             where.mkdir(parents=True, exist_ok=True)
@@ -149,10 +167,18 @@ class DemoMesh:
 
     def proxy(self, name: str) -> Proxy:
         """The (first) proxy of a workload or pod."""
-        for proxy in self.proxies:
-            if name in (proxy.pod.name, proxy.key, proxy.workload.name, proxy.workload.key):
-                return proxy
-        raise KeyError(f"no proxy {name} in the demo mesh")
+        return self.proxies_of(name)[0]
+
+    def proxies_of(self, name: str) -> list[Proxy]:
+        """The proxies of a workload or pod, at least one."""
+        found = [
+            proxy
+            for proxy in self.proxies
+            if name in (proxy.pod.name, proxy.key, proxy.workload.name, proxy.workload.key)
+        ]
+        if not found:
+            raise KeyError(f"no proxy {name} in the demo mesh")
+        return found
 
     def outcomes(self) -> dict[str, Json]:
         """What the callers saw since the start: flow → {"sent", "answers": {status: n}, "errors": {kind: n}}."""
@@ -246,35 +272,42 @@ class DemoMesh:
         deadline = time.monotonic() + 30
         waiting = list(self.proxies)
         while waiting:
-            waiting = [proxy for proxy in waiting if not self._is_settled(proxy)]
+            waiting = [proxy for proxy in waiting if not _is_ready(proxy)]
             self._check_alive()
             if waiting and time.monotonic() > deadline:
                 names = ", ".join(proxy.key for proxy in waiting)
                 raise DemoFailedError(f"not ready after 30 s: {names}\n{_tail(waiting[0].log)}")
             time.sleep(0.03)
 
-    def _is_settled(self, proxy: Proxy) -> bool:
-        """Ready, or waiting for something that the spec withholds from it."""
-        certificate = proxy.workload.certificate_of(proxy.pod)
-        try:
-            answer = proxy.get("ready", timeout=2).decode()
-        except urllib.error.HTTPError as error:
-            withheld = not (certificate.delivered and certificate.roots_delivered)
-            return withheld and b"INITIALIZING" not in error.read()
-        except OSError:
-            return False
-        return answer.startswith("LIVE")
+    def _await_acknowledged(self, seconds: float) -> None:
+        """Wait until every proxy runs what it was sent; one that refuses doesn't hold up more than that."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            running = self._acknowledged()
+            states = [
+                delivery.settle(running)
+                for key, delivery in self._deliveries.items()
+                if key not in self._frozen
+            ]
+            if all(states):
+                return
+            time.sleep(0.03)
 
     def _await_generation(self) -> None:
         applied = self.directory / "applied"
+
+        def is_applied() -> bool:
+            return applied.exists() and int(applied.read_text()) >= self._generation
+
+        self._await(is_applied, "the demo's applications did not start")
+
+    def _await(self, happened: Callable[[], bool], complaint: str) -> None:
         deadline = time.monotonic() + 15
-        while time.monotonic() < deadline:
+        while not happened():
             self._check_alive()
-            with contextlib.suppress(FileNotFoundError, ValueError):
-                if int(applied.read_text()) >= self._generation:
-                    return
+            if time.monotonic() > deadline:
+                raise DemoFailedError(f"{complaint}\n{_tail(self.directory / 'stage.log')}")
             time.sleep(0.02)
-        raise DemoFailedError(f"the demo's applications did not start\n{_tail(self.directory / 'stage.log')}")
 
     def _check_alive(self) -> None:
         if "stage" in self._exits:
@@ -291,6 +324,7 @@ class DemoMesh:
         wanted = workplace(
             self.spec, self._generation, self.directory, xds_up=self.control_plane_up, traffic=traffic
         )
+        wanted["frozen"] = sorted(self._frozen)
         _replace(self.directory / "stage.json", json.dumps(wanted))
 
     def _write_configuration(self) -> None:
@@ -335,6 +369,18 @@ def concurrently(limit: int = 8) -> Iterator[Callable[[Callable[[Any], Any], Seq
     """A bounded map over threads for admin calls."""
     with ThreadPoolExecutor(limit) as pool:
         yield lambda function, items: list(pool.map(function, items))
+
+
+def _is_ready(proxy: Proxy) -> bool:
+    """Live, or up and waiting for a secret that the spec withholds from it for good."""
+    certificate = proxy.workload.certificate_of(proxy.pod)
+    try:
+        return proxy.get("ready", timeout=2).startswith(b"LIVE")
+    except urllib.error.HTTPError:
+        delivered = certificate.delivered and certificate.roots_delivered
+        return not delivered and certificate.fetch_timeout == "0s"
+    except OSError:
+        return False
 
 
 def _write_objects(directory: Path, spaces: dict[str, list[Json]]) -> None:

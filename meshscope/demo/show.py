@@ -33,11 +33,12 @@ def demo_mesh(
     chosen = [find(name) for name in faults]
     spec = bookinfo()
     spec.access_log, spec.stats = access_log, stats
-    for item in chosen:
-        item.change(spec)
-    if change:
-        change(spec)
     with DemoMesh(spec) as mesh:
+        for item in chosen:
+            item.change(spec)
+        if change:
+            change(spec)
+        mesh.start()
         for item in chosen:
             if item.after_start:
                 item.after_start(mesh)

@@ -28,6 +28,7 @@ BehaviourKind = Literal[
     "garbage",  # answers something that is not HTTP
     "huge-headers",  # a response header of 128 KiB
     "stall-body",  # headers at once, the body never comes
+    "drop",  # the port takes no connection and refuses none: packets go nowhere
 ]
 
 
@@ -53,6 +54,9 @@ class Certificate:
     delivered: bool = True
     roots: tuple[str, ...] = ("mesh",)
     roots_delivered: bool = True
+    # How long the proxy waits for a secret: Istio's "0s" is for ever, so that one that never comes leaves
+    # the proxy initializing; after any other time its listeners and clusters go on without.
+    fetch_timeout: str = "0s"
 
 
 @dataclass
@@ -65,10 +69,13 @@ class Authority:
 
 @dataclass
 class Port:
-    """A container port; `protocol` is what the application really speaks there."""
+    """A container port; `protocol` is what the application really speaks there.
+
+    `ratelimit` is Envoy's rate limit service (gRPC), which says of every request that it is over the limit.
+    """
 
     number: int
-    protocol: Literal["http", "tcp-echo", "tcp-server-first"] = "http"
+    protocol: Literal["http", "tcp-echo", "tcp-server-first", "ratelimit"] = "http"
     name: str | None = None
 
 

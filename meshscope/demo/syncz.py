@@ -28,7 +28,7 @@ class Delivery:
 
     pushes: dict[str, str] = field(default_factory=dict)  # kind → version and nonce
     times: dict[str, str] = field(default_factory=dict)
-    acked: dict[str, str] = field(default_factory=dict)
+    acked: dict[str, str] = field(default_factory=dict)  # kind → the newest push that the proxy runs
     resources: dict[str, dict[str, str]] = field(default_factory=dict)  # kind → file → version
 
     def sent(self, kind: str, file: str, version: str) -> None:
@@ -36,6 +36,12 @@ class Delivery:
         if not self.pushes.get(kind, "").startswith(version):
             self.pushes[kind] = f"{version}{uuid.uuid4()}"
             self.times[kind] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+    def settle(self, running: Mapping[str, str]) -> bool:
+        """Note what the proxy runs by now; whether that is everything it was sent."""
+        kinds = [kind for kind in self.pushes if self.is_acknowledged(kind, running)]
+        self.acked.update({kind: self.pushes[kind] for kind in kinds})
+        return len(kinds) == len(self.pushes)
 
     def is_acknowledged(self, kind: str, running: Mapping[str, str]) -> bool:
         """Whether the proxy runs the newest version of every resource of the kind that it asked for."""
@@ -66,8 +72,6 @@ def _entry(proxy: Proxy, delivery: Delivery, running: Mapping[str, str]) -> Json
         if not sent:
             continue
         acknowledged = delivery.is_acknowledged(kind, running)
-        if acknowledged:
-            delivery.acked[kind] = sent
         acked = delivery.acked.get(kind, "")
         entry[f"{kind}_sent"] = sent
         entry[f"{kind}_acked"] = acked
@@ -94,5 +98,7 @@ def _refusal(proxy: Proxy, kind: str) -> str:
         lines = proxy.log.read_text(errors="replace").splitlines()
     except (OSError, ValueError):
         return ""
-    message = next((line for line in reversed(lines) if _TYPES[kind] in line and "rejected" in line), "")
-    return message.partition("rejected:")[2].split("\t")[0].strip()
+    # As Envoy words it where resources come over REST.
+    words = f"config for /v3/discovery:{kind}s rejected:"
+    message = next((line for line in reversed(lines) if words in line), "")
+    return message.partition(words)[2].split("\t")[0].strip()

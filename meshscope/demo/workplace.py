@@ -17,7 +17,7 @@ def workplace(spec: MeshSpec, generation: int, directory: Path, *, xds_up: bool,
         "names": {namespace: _names(registry, namespace) for namespace in spec.namespaces},
         "endpoints": _endpoints(registry),
         "ports": [port for workload, pod in spec.pods() for port in _ports(spec, workload, pod)],
-        "xds": {"socket": str(directory / "XDS"), "rest": str(directory / "REST"), "up": xds_up},
+        "xds": {"socket": str(directory / "XDS"), "up": xds_up},
         "flows": [
             {**asdict(flow), "via": _via(spec, spec.workload(flow.source))}
             for flow in spec.flows

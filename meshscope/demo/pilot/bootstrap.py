@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from meshscope.demo.pilot.envoy_json import CONFIG_SOURCE, HCM, address
+from meshscope.demo.pilot.envoy_json import HCM, address, config_source
 from meshscope.demo.spec import CLUSTER_DOMAIN, ISTIO_VERSION, Json, MeshSpec, Pod, Workload
 
 _EXTENSIONS = "type.googleapis.com/envoy.extensions"
@@ -101,8 +101,8 @@ def bootstrap(spec: MeshSpec, workload: Workload, pod: Pod, sockets: Path) -> Js
             "clusters": _static_clusters(ip, sockets),
         },
         "dynamic_resources": {
-            "lds_config": CONFIG_SOURCE,
-            "cds_config": CONFIG_SOURCE,
+            "lds_config": config_source(),
+            "cds_config": config_source(),
             "ads_config": {
                 "api_type": "DELTA_GRPC",
                 "grpc_services": [grpc],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from meshscope.demo.pilot.envoy_json import (
-    CONFIG_SOURCE,
     address,
     cluster_name,
+    config_source,
     http_protocol_options,
     mesh_client_context,
     raw_buffer,
@@ -104,7 +104,7 @@ def _cluster(
 
 def _discovery(service: Service, port: ServicePort, name: str) -> Json:
     if service.resolution == "EDS":
-        return {"eds_cluster_config": {"eds_config": CONFIG_SOURCE, "service_name": name}}
+        return {"eds_cluster_config": {"eds_config": config_source(), "service_name": name}}
     if service.resolution == "ORIGINAL_DST":
         return {}
     hosts = service.given or (service.host,)
@@ -218,7 +218,20 @@ def _apply_tls(
         common = {"validation_context": {}} if tls.get("insecureSkipVerify") else _trust_mesh_root(tls)
         if http2:
             common["alpn_protocols"] = ["h2"]
+        if not tls.get("sni"):
+            _name_server_by_host(cluster, tls)
         cluster["transport_socket"] = upstream_tls(common, tls.get("sni", ""))
+
+
+def _name_server_by_host(cluster: Json, tls: Json) -> None:
+    """SIMPLE without an SNI takes the request's host, and checks the certificate against it unless told not to."""
+    upstream: Json = {"auto_sni": True}
+    if not tls.get("subjectAltNames") and not tls.get("insecureSkipVerify"):
+        upstream["auto_san_validation"] = True
+    options = cluster.setdefault("typed_extension_protocol_options", http_protocol_options({}))
+    for option in options.values():
+        option["upstream_http_protocol_options"] = upstream
+        option.setdefault("explicit_http_config", {"http_protocol_options": {}})
 
 
 def _trust_mesh_root(tls: Json) -> Json:
@@ -229,7 +242,7 @@ def _trust_mesh_root(tls: Json) -> Json:
             "default_validation_context": {"match_subject_alt_names": sans} if sans else {},
             "validation_context_sds_secret_config": {
                 "name": "ROOTCA",
-                "sds_config": CONFIG_SOURCE,
+                "sds_config": config_source(),
             },
         }
     }

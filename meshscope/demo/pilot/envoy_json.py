@@ -51,18 +51,19 @@ JSON_LOG = {
 }
 
 
-# Every resource comes over REST discovery from one socket: see stage/control_plane.py.
-CONFIG_SOURCE: Json = {
-    "api_config_source": {
-        "api_type": "REST",
-        "transport_api_version": "V3",
-        "cluster_names": ["xds-rest"],
-        "refresh_delay": "0.05s",
-        "request_timeout": "60s",
-    },
-    "initial_fetch_timeout": "0s",
-    "resource_api_version": "V3",
-}
+def config_source() -> Json:
+    """Where every resource comes from: REST discovery at one socket (see stage/control_plane.py)."""
+    return {
+        "api_config_source": {
+            "api_type": "REST",
+            "transport_api_version": "V3",
+            "cluster_names": ["xds-rest"],
+            "refresh_delay": "0.05s",
+            "request_timeout": "60s",
+        },
+        "initial_fetch_timeout": "0s",
+        "resource_api_version": "V3",
+    }
 
 
 def cluster_name(port: int, subset: str, host: str) -> str:
@@ -202,12 +203,12 @@ def _tracing(workload: Workload) -> Json:
 
 def _secrets(sans: list[Json]) -> Json:
     return {
-        "tls_certificate_sds_secret_configs": [{"name": "default", "sds_config": CONFIG_SOURCE}],
+        "tls_certificate_sds_secret_configs": [{"name": "default", "sds_config": config_source()}],
         "combined_validation_context": {
             "default_validation_context": {"match_subject_alt_names": sans},
             "validation_context_sds_secret_config": {
                 "name": "ROOTCA",
-                "sds_config": CONFIG_SOURCE,
+                "sds_config": config_source(),
             },
         },
     }

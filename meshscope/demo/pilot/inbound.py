@@ -14,6 +14,7 @@ from meshscope.demo.pilot.envoy_json import (
     connection_manager,
     downstream_tls,
     http_filters,
+    http_protocol_options,
     listener_access_log,
     listener_filter,
     tcp_proxy,
@@ -101,8 +102,8 @@ def virtual_inbound(registry: Registry, workload: Workload, pod: Pod) -> Json:
 def inbound_clusters(registry: Registry, workload: Workload, pod: Pod) -> list[Json]:
     """inbound|PORT|| for every served port; static, as after a Sidecar's defaultEndpoint: no redirect here."""
     spec = registry.spec
-    found = []
-    for number, service, _ in registry.inbound_ports(workload):
+    found: list[Json] = []
+    for number, service, port in registry.inbound_ports(workload):
         name = f"inbound|{number}||"
         host = {"host": service.host, "namespace": service.namespace, "name": service.name}
         endpoint = {"endpoint": {"address": address(spec.app_ip(workload, pod), number)}}
@@ -120,6 +121,9 @@ def inbound_clusters(registry: Registry, workload: Workload, pod: Pod) -> list[J
                 "alt_stat_name": f"{name};",
             }
         )
+        if port.protocol == "http2":
+            options = http_protocol_options({"explicit_http_config": {"http2_protocol_options": {}}})
+            found[-1]["typed_extension_protocol_options"] = options
     return found
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from meshscope.demo.pilot.envoy_json import (
-    CONFIG_SOURCE,
     PLAIN_HTTP_ALPN,
     address,
     cluster_name,
+    config_source,
     connection_manager,
     http_filters,
     listener_access_log,
@@ -85,7 +85,7 @@ def _http_listener(
 ) -> Json:
     spec = registry.spec
     routes = route_name(sniffed, port) if sniffed else str(port.number)
-    rds = {"rds": {"config_source": CONFIG_SOURCE, "route_config_name": routes}}
+    rds = {"rds": {"config_source": config_source(), "route_config_name": routes}}
     manager = connection_manager(
         spec, workload, f"outbound_{host}_{port.number};", rds, http_filters(), inbound=False
     )

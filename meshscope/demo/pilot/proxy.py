@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from meshscope.demo.authority import Authorities
 from meshscope.demo.pilot import bootstrap, clusters, inbound, outbound, routes
@@ -54,6 +55,7 @@ def proxy_config(
         endpoints=endpoints,
         secrets=_secrets(registry, authorities, workload, pod),
     )
+    _wait_for_secrets(config, workload.certificate_of(pod).fetch_timeout)
     _patch(config, registry, workload)
     return config
 
@@ -85,6 +87,24 @@ def _secrets(registry: Registry, authorities: Authorities, workload: Workload, p
             "validation_context": {"trusted_ca": trusted},
         }
     return found
+
+
+def _wait_for_secrets(config: ProxyConfig, timeout: str) -> None:
+    for resource in (*config.listeners.values(), *config.clusters.values()):
+        for source in _secret_sources(resource):
+            source["initial_fetch_timeout"] = timeout
+
+
+def _secret_sources(node: Any) -> Iterator[Json]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "sds_config":
+                yield value
+            else:
+                yield from _secret_sources(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _secret_sources(item)
 
 
 def _base64(text: str) -> str:

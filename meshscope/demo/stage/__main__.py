@@ -33,6 +33,8 @@ class Stage:
         self._generation = 0
 
     async def run(self) -> None:
+        # The proxies come soon after this socket.
+        await self._discovery.start(str(self._path.with_name("REST")))
         stamp = 0
         for turn in itertools.count():
             with contextlib.suppress(FileNotFoundError):
@@ -40,7 +42,7 @@ class Stage:
                 if found != stamp:
                     stamp = found
                     await self._apply(json.loads(self._path.read_bytes()))
-            if turn % 4 == 0:
+            if turn % 2 == 0:
                 self._report()
             await asyncio.sleep(0.05)
 
@@ -52,7 +54,7 @@ class Stage:
             await self._applications.pop(key).stop()
         for key, port in ports.items():
             await self._applications.setdefault(key, Application(self._network)).apply(port)
-        await self._discovery.start(wanted["xds"]["rest"])
+        self._discovery.frozen = set(wanted.get("frozen", []))
         self._discovery.wake()
         await self._control_plane.apply(wanted["xds"]["socket"], up=wanted["xds"]["up"])
         flows = {flow["name"]: flow for flow in wanted["flows"]}

@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from meshscope.demo.stage.control_plane import grpc_server
 from meshscope.demo.stage.http import HEAD_LIMIT, Head, read_body, read_head
 from meshscope.demo.stage.network import Json, Network
 
@@ -36,26 +37,44 @@ class Application:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._wanted: Json = {}
-        self._server: asyncio.Server | None = None
+        self._server: Any = None  # asyncio's or gRPC's
+        self._full: list[socket.socket] = []
         self._connections: set[asyncio.StreamWriter] = set()
         self._count = itertools.count(1)
 
     async def apply(self, wanted: Json) -> None:
         self._wanted = wanted
-        refuse = wanted["behaviour"]["kind"] == "refuse"
-        if refuse:
+        kind = wanted["behaviour"]["kind"]
+        if kind in ("refuse", "drop"):
             await self.stop()
-        elif not self._server:
-            self._server = await asyncio.start_server(
-                self._serve, wanted["address"], wanted["port"], limit=HEAD_LIMIT, backlog=512
-            )
+        if kind == "drop":
+            self._full = _full_backlog(wanted["address"], wanted["port"])
+        elif kind != "refuse" and not self._server:
+            self._drain()
+            self._server = await self._listen(wanted["address"], wanted["port"])
+
+    async def _listen(self, address: str, port: int) -> Any:
+        if self._wanted["protocol"] == "ratelimit":
+            server = _rate_limiter()
+            server.add_insecure_port(f"{address}:{port}")
+            await server.start()
+            return server
+        return await asyncio.start_server(self._serve, address, port, limit=HEAD_LIMIT, backlog=512)
 
     async def stop(self) -> None:
-        if self._server:
+        self._drain()
+        if isinstance(self._server, asyncio.Server):
             self._server.close()
-            self._server = None
+        elif self._server:
+            await self._server.stop(grace=None)
+        self._server = None
         for writer in list(self._connections):
             writer.transport.abort()
+
+    def _drain(self) -> None:
+        for end in self._full:
+            end.close()
+        self._full = []
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections.add(writer)
@@ -141,6 +160,32 @@ class Application:
         ]
         answers = dict(zip(hosts, await asyncio.gather(*calls), strict=True))
         return {"service": wanted["service"], "version": wanted["version"], "pod": wanted["pod"], **answers}
+
+
+def _full_backlog(address: str, port: int) -> list[socket.socket]:
+    """A listening socket whose queue is full: the kernel drops every further SYN."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((address, port))
+    listener.listen(0)
+    ends = [listener]
+    for _ in range(3):
+        caller = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        caller.setblocking(False)
+        caller.connect_ex((address, port))
+        ends.append(caller)
+    return ends
+
+
+def _rate_limiter() -> Any:
+    """Envoy's rate limit service, which always answers OVER_LIMIT (RateLimitResponse.overall_code = 2)."""
+    import grpc  # type: ignore[import-untyped]  # heavy, and only few meshes need it
+
+    async def should_rate_limit(_request: bytes, _context: Any) -> bytes:
+        return b"\x08\x02"
+
+    handler = grpc.unary_unary_rpc_method_handler(should_rate_limit)
+    return grpc_server("envoy.service.ratelimit.v3.RateLimitService", {"ShouldRateLimit": handler})
 
 
 def _reset_on_close(writer: asyncio.StreamWriter) -> None:

@@ -37,6 +37,7 @@ class Discovery:
         self._server: asyncio.Server | None = None
         self._sent: dict[str, tuple[str, float]] = {}  # file → version and when
         self.acknowledged: dict[str, str] = {}  # file → version
+        self.frozen: set[str] = set()  # NAMESPACE/POD that get nothing new
 
     async def start(self, path: str) -> None:
         if not self._server:
@@ -78,6 +79,8 @@ class Discovery:
         return b""
 
     def _news(self, relative: str, running: str) -> bytes:
+        if relative.rsplit("/", 2)[0] in self.frozen:
+            return b""
         try:
             content = (self._directory / relative).read_bytes()
         except FileNotFoundError:
@@ -90,6 +93,15 @@ class Discovery:
             return b""
         self._sent[relative] = (version, time.monotonic())
         return content
+
+
+def grpc_server(service: str, methods: Json) -> Any:
+    """A gRPC server that deals in bytes; `methods` are handlers by name."""
+    import grpc  # type: ignore[import-untyped]  # heavy, and not everything here needs it
+
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+    return server
 
 
 class ControlPlane:
@@ -107,7 +119,7 @@ class ControlPlane:
             Path(path).unlink(missing_ok=True)
 
     async def _start(self, path: str) -> None:
-        import grpc  # type: ignore[import-untyped]  # heavy, and only here
+        import grpc
 
         async def hold(requests: AsyncIterator[bytes], _: Any) -> AsyncIterator[bytes]:
             async for _request in requests:
@@ -120,7 +132,6 @@ class ControlPlane:
             name: grpc.stream_stream_rpc_method_handler(hold)
             for name in ("DeltaAggregatedResources", "StreamAggregatedResources")
         }
-        self._server = grpc.aio.server()
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+        self._server = grpc_server(service, methods)
         self._server.add_insecure_port(f"unix:{path}")
         await self._server.start()
