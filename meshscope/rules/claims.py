@@ -32,18 +32,26 @@ def _none(_: Symptom) -> bool:
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """What was seen of a cause's effect on one edge. `blind`: nobody could have seen it (no log, no second sample)."""
+    """What was seen of a cause's effect on one edge.
+
+    `hints` are counters that moved and that count other edges too: they support a prediction, alone they show nothing.
+    `blind`: nobody could have seen the effect (no log, no second sample).
+    """
 
     symptoms: tuple[Symptom, ...]
     moved: tuple[Moved, ...]
     blind: bool
+    hints: tuple[Moved, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.symptoms or self.moved)
 
     @property
     def evidence(self) -> tuple[Evidence, ...]:
-        return (*(symptom_evidence(s) for s in self.symptoms[:4]), *(m.evidence for m in self.moved[:3]))
+        return (
+            *(symptom_evidence(s) for s in self.symptoms[:4]),
+            *(m.evidence for m in (*self.moved[:3], *self.hints[:2])),
+        )
 
     @property
     def explains(self) -> tuple[str, ...]:
@@ -56,13 +64,14 @@ def shown_by(
     client: Matches = _none,
     server: Matches = _none,
     client_stats: tuple[str, ...] = (),
+    client_http_stats: tuple[str, ...] = (),
     server_stats: tuple[tuple[str, str], ...] = (),
 ) -> Shown:
     """The symptoms and counters of this edge that a cause would produce.
 
     `client` and `server` say which log symptoms fit at which side; `client_stats` are counters of the client's
-    cluster (they stand for log lines where the client's log is missing), `server_stats` are (scope, counter) at the
-    server's proxy.
+    cluster (they stand for log lines where the client's log is missing), `client_http_stats` counters of its outbound
+    connection manager for the edge's port, `server_stats` are (scope, counter) at the server's proxy.
     """
     fitting = [
         symptom
@@ -74,7 +83,8 @@ def shown_by(
     for scope, stat in server_stats:
         moved += edge.server_moved(scope, stat)
     proxies = (*edge.client_proxies, *edge.server_proxies)
-    return Shown(tuple(fitting), tuple(moved), not edge.observable and all(p.moved is None for p in proxies))
+    blind = not edge.observable and all(p.moved is None for p in proxies)
+    return Shown(tuple(fitting), tuple(moved), blind, edge.client_http_moved(*client_http_stats))
 
 
 def decided(hop: Hop) -> tuple[Evidence, ...]:
@@ -89,6 +99,8 @@ def confidence(shown: Shown, *, predicted: bool) -> float | None:
         return CERTAIN if predicted else SEEN
     if shown:
         return COUNTED if predicted else LIKELY
+    if shown.hints and predicted:
+        return COUNTED
     return PREDICTED if predicted and shown.blind else None
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import msgspec
 
 from meshscope.envoy.access_log import AccessLogEntry, EnvoyMessage
 from meshscope.envoy.clusters import ClusterStatus
-from meshscope.envoy.config_dump import Cluster, ConfigDump
+from meshscope.envoy.config_dump import Cluster, ConfigDump, RouteAction
 from meshscope.envoy.request import HttpRequest
 from meshscope.facts.edges import ObservedEdge
 from meshscope.facts.mesh import Mesh
@@ -21,7 +21,7 @@ from meshscope.istio.syncz import ProxySync
 from meshscope.model.findings import Edge, Evidence, Unavailable
 from meshscope.model.names import ObjectRef, WorkloadId
 from meshscope.sources.source import Part
-from meshscope.walk.hops import Branch, Hop, Walk
+from meshscope.walk.hops import Branch, Hop, Stage, Walk
 from meshscope.walk.walk import Call, walk
 
 INPUTS = ("symptoms", "walk", "counters", "hosts", "config", "kubernetes", "log", "sync")
@@ -46,6 +46,38 @@ class Predicted(msgspec.Struct, frozen=True):
     @property
     def share(self) -> float:
         return self.branch.share
+
+
+class RouteFound(msgspec.Struct, frozen=True):
+    """A route of the client's proxy, with the limits that it sets in Envoy's own spelling ("" where it sets none)."""
+
+    action: RouteAction
+    hop: Hop
+
+    @property
+    def owner(self) -> ObjectRef | None:
+        """The VirtualService behind the route."""
+        return self.hop.kubernetes
+
+    @property
+    def timeout(self) -> str:
+        return self.action.timeout
+
+    @property
+    def idle_timeout(self) -> str:
+        return self.action.idle_timeout
+
+    @property
+    def per_try_timeout(self) -> str:
+        return self.action.retry_policy.per_try_timeout if self.action.retry_policy else ""
+
+    @property
+    def retries(self) -> int:
+        return self.action.retry_policy.num_retries if self.action.retry_policy else 0
+
+    @property
+    def max_stream_duration(self) -> str:
+        return self.action.max_stream_duration.max_stream_duration if self.action.max_stream_duration else ""
 
 
 class Moved(msgspec.Struct, frozen=True):
@@ -203,6 +235,16 @@ class EdgeFacts:
             if hop.cause == cause and hop.outcome != "fail"
         )
 
+    def route_with(self, fits: Callable[[RouteAction], bool]) -> RouteFound | None:
+        """The first route of the walks, those of failing requests first, whose action fits."""
+        for one in self.walks:
+            for branch in one.branches:
+                hop = branch.at(Stage.ROUTE)
+                action = hop.detail.get("action") if hop is not None else None
+                if hop is not None and isinstance(action, RouteAction) and fits(action):
+                    return RouteFound(action, hop)
+        return None
+
     def client_cluster(self, name: str) -> Cluster | None:
         """The client's Envoy cluster of this name."""
         for proxy in self.client_proxies:
@@ -236,6 +278,21 @@ class EdgeFacts:
             if (by := proxy.moved.get("cluster", name, stat) or 0) > 0
         )
 
+    def client_http_moved(self, *stats: str) -> tuple[Moved, ...]:
+        """Counters of the client's outbound connection manager for this port that moved, of those named.
+
+        They count all hosts of the port together.
+        """
+        self._facts.note("counters")
+        return tuple(
+            Moved(proxy, "http", name, stat, by)
+            for proxy in self.client_proxies
+            if proxy.moved is not None
+            for stat in stats
+            for name, by in proxy.moved.find("http", stat).items()
+            if by > 0 and name.startswith("outbound") and name.endswith((f"_{self.port}", f":{self.port}"))
+        )
+
     def server_moved(self, scope: str, *stats: str) -> tuple[Moved, ...]:
         """Counters at the servers' proxies that moved, in any object of the scope (`listener`, `http`, `tcp`, …)."""
         self._facts.note("counters")
@@ -254,6 +311,12 @@ class EdgeFacts:
         self._facts.note("symptoms")
         asked = (*self.client_proxies, *self.server_proxies)
         return any(not isinstance(p.log, Unavailable) and p.log.entries for p in asked)
+
+    @property
+    def client_seen(self) -> bool:
+        """Whether the log of some proxy of the caller shows its requests."""
+        self._facts.note("symptoms")
+        return bool(self._observed.client_lines)
 
     @property
     def server_seen(self) -> bool:

@@ -1,0 +1,76 @@
+"""A stream is reset because nothing was sent on it for too long.
+
+Symptom
+    504 `stream timeout` (or a response cut off in the middle); the log says `SI` with `stream_idle_timeout`.
+
+Why it fails
+    A stream idle timeout (from a route's `idle_timeout` or the connection manager, usually set by an EnvoyFilter) ends
+    streams on which no byte moves in either direction: long polling, server-sent events and slow streams run into it.
+
+How meshscope knows
+    The proxy that ended the stream says so in its log, or its `downstream_rq_idle_timeout` rises.
+
+Fix
+    Raise the timeout, or let the application send heartbeats.
+
+References
+    Envoy: how to configure timeouts (stream_idle_timeout, route idle_timeout).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from meshscope.envoy.config_dump import seconds
+from meshscope.model.findings import Fix, Unknown
+from meshscope.rules.claims import Shown, claims, shown_by
+from meshscope.rules.facts import EdgeFacts, Facts
+from meshscope.rules.rule import Claim, Rule
+from meshscope.walk.hops import Stage
+
+RULE = Rule(
+    code="MS-I083",
+    cause="stream-idle-timeout",
+    title="A stream is ended because nothing moved on it",
+    severity="error",
+    mesh="istio",
+    inputs=("symptoms", "walk", "counters", "kubernetes"),
+    since="0.1.0",
+    verified_on=("Envoy 1.40",),
+)
+
+
+def check(facts: Facts) -> Iterable[Claim | Unknown]:
+    for edge in facts.edges:
+        shown = shown_by(
+            edge,
+            client=lambda s: s.has("SI") or s.details == "stream_idle_timeout",
+            server=lambda s: s.has("SI") or s.details == "stream_idle_timeout",
+            server_stats=(("http", "downstream_rq_idle_timeout"),),
+            client_http_stats=("downstream_rq_idle_timeout",),
+        )
+        if shown:
+            yield from _ended(edge, shown)
+
+
+def _ended(edge: EdgeFacts, shown: Shown) -> Iterable[Claim]:
+    route = edge.route_with(lambda action: seconds(action.idle_timeout) not in (None, 0.0))
+    limit = route.idle_timeout if route is not None else ""
+    yield from claims(
+        RULE,
+        edge,
+        shown,
+        stage=Stage.ROUTE,
+        subject=(route.owner if route is not None else None) or edge.server_subject,
+        discriminator=edge.host,
+        title=f"{edge.edge}: streams are ended as idle{f' after {limit}' if limit else ''}",
+        explanation=f"nothing moved on the stream for {limit or 'the idle timeout'}, so the proxy ended it with 504",
+        fix=(
+            Fix(
+                "advice",
+                "raise the stream idle timeout where it is set (an EnvoyFilter on the route's idle_timeout or the "
+                "connection manager's stream_idle_timeout), or send heartbeats",
+                "idle streams hold their connection longer",
+            ),
+        ),
+    )
