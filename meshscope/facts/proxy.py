@@ -9,7 +9,7 @@ from meshscope.envoy.access_log import ProxyLog, read_log
 from meshscope.envoy.clusters import ClusterStatuses, read_clusters
 from meshscope.envoy.config_dump import ConfigDump, ConfigDumpError, DecodeProblem
 from meshscope.envoy.server_info import ServerInfo, read_server_info
-from meshscope.envoy.stats import Stats, moved, read_prometheus, read_text
+from meshscope.envoy.stats import Stats, moved_between, read_prometheus, read_text
 from meshscope.istio.names import NodeInfo, node_info, pod_workload
 from meshscope.model.findings import Unavailable, Unknown
 from meshscope.model.names import ProxyId, WorkloadId
@@ -96,7 +96,7 @@ class Proxy:
         now = self._source.read(self.id, Part.METRICS)
         if isinstance(before, Unavailable) or isinstance(now, Unavailable):
             return None
-        return moved(read_prometheus(before), read_prometheus(now))
+        return moved_between(before, now)
 
     @cached_property
     def server_info(self) -> ServerInfo | Unavailable:

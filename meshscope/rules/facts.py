@@ -11,7 +11,7 @@ from meshscope.envoy.access_log import AccessLogEntry, EnvoyMessage
 from meshscope.envoy.clusters import ClusterStatus
 from meshscope.envoy.config_dump import Cluster, ConfigDump, RouteAction
 from meshscope.envoy.request import HttpRequest
-from meshscope.facts.edges import ObservedEdge
+from meshscope.facts.edges import EdgeKey, ObservedEdge
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom
@@ -180,8 +180,7 @@ class EdgeFacts:
 
     # --- what the proxies hold
 
-    @cached_property
-    def _walks(self) -> tuple[Walk, ...]:
+    def _walk(self) -> tuple[Walk, ...]:
         found = []
         for proxy in self.client_proxies[:1] or (None,):
             for request in self._requests():
@@ -193,7 +192,7 @@ class EdgeFacts:
     def walks(self) -> tuple[Walk, ...]:
         """Walks of the failing requests first, then of others seen; a plain GET / where none was seen."""
         self._facts.note("walk")
-        return self._walks
+        return self._facts.walks_of(self._observed.key, self._walk)
 
     def _requests(self) -> list[HttpRequest | None]:
         found: dict[tuple[str, str, str], HttpRequest | None] = {}
@@ -367,6 +366,12 @@ class Facts:
         """Whether the user wants permitted plaintext to count as a warning."""
         return self._shared.require_mtls
 
+    def walks_of(self, key: EdgeKey, make: Callable[[], tuple[Walk, ...]]) -> tuple[Walk, ...]:
+        """An edge's walks, made by the first rule that asks for them."""
+        if key not in self._shared.walks:
+            self._shared.walks[key] = make()
+        return self._shared.walks[key]
+
     @cached_property
     def edges(self) -> tuple[EdgeFacts, ...]:
         """The edges in question, those with traffic; in a stable order."""
@@ -439,6 +444,7 @@ class SharedFacts(msgspec.Struct, frozen=True):
     proxies: tuple[Proxy, ...]
     window_s: float
     require_mtls: bool = False
+    walks: dict[EdgeKey, tuple[Walk, ...]] = msgspec.field(default_factory=dict)
 
     def recent(self, messages: tuple[EnvoyMessage, ...]) -> tuple[EnvoyMessage, ...]:
         at = self.mesh.captured_at
