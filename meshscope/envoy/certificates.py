@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,6 +15,7 @@ import msgspec
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.utils import CryptographyDeprecationWarning
 from msgspec import Struct
 
 from meshscope.envoy.config_dump import DataSource, DecodeProblem, StringMatcher, decode_json
@@ -140,10 +142,11 @@ def read_chain(source: DataSource) -> tuple[Certificate, ...] | DecodeProblem:
 
 def read_pem(pem: bytes) -> tuple[Certificate, ...] | DecodeProblem:
     """All certificates in PEM text; text around them (keys, comments) is skipped."""
-    try:
-        return tuple(_certificate(found) for found in x509.load_pem_x509_certificates(pem))
-    except _UNREADABLE as error:
-        return DecodeProblem("certificate", str(error))
+    with warnings.catch_warnings(category=CryptographyDeprecationWarning, action="ignore"):
+        try:
+            return tuple(_certificate(found) for found in x509.load_pem_x509_certificates(pem))
+        except _UNREADABLE as error:
+            return DecodeProblem("certificate", str(error))
 
 
 def _certificate(found: x509.Certificate) -> Certificate:
@@ -277,12 +280,12 @@ def _issued(certificate: Certificate, by: Certificate) -> bool:
 
 @lru_cache(maxsize=4096)
 def _signed_by(certificate: Certificate, by: Certificate) -> bool:
-    try:
-        x509.load_der_x509_certificate(certificate.der).verify_directly_issued_by(
-            x509.load_der_x509_certificate(by.der)
-        )
-    except (InvalidSignature, *_UNREADABLE):
-        return False
+    with warnings.catch_warnings(category=CryptographyDeprecationWarning, action="ignore"):
+        try:
+            issuer = x509.load_der_x509_certificate(by.der)
+            x509.load_der_x509_certificate(certificate.der).verify_directly_issued_by(issuer)
+        except (InvalidSignature, *_UNREADABLE):
+            return False
     return True
 
 

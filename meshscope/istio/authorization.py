@@ -81,7 +81,7 @@ def _selects(policy: KubernetesObject, pod: KubernetesObject) -> bool:
         return selects(match_labels(policy.spec), pod.metadata.labels)
     if policy.metadata.namespace != pod.metadata.namespace:
         return False
-    gateways = {pod.metadata.labels.get(label) for label in _GATEWAY_LABELS} - {None}
+    gateways = [pod.metadata.labels[label] for label in _GATEWAY_LABELS if label in pod.metadata.labels]
     return any(target.get("kind") == "Gateway" and target.get("name") in gateways for target in targets)
 
 

@@ -57,11 +57,9 @@ class Objects:
         self, kind: str, group: str | None = None, namespace: str | None = None
     ) -> tuple[KubernetesObject, ...]:
         """All objects of a kind, whatever their version; of any group and namespace where none is given."""
-        if namespace is None:
-            candidates = self._by_kind.get(kind, [])
-        else:
-            candidates = self._by_namespace.get((kind, namespace), [])
-        return tuple(found for found in candidates if group is None or found.group == group)
+        if namespace is not None:
+            return _of_group(self._by_namespace.get((kind, namespace), ()), group)
+        return _of_group(self._by_kind.get(kind, ()), group)
 
     def get(self, kind: str, namespace: str, name: str, group: str | None = None) -> KubernetesObject | None:
         """One object; `namespace` is "" for the cluster's own."""
@@ -263,6 +261,10 @@ class Objects:
                 ):
                     return config_map.metadata.namespace
         return DEFAULT_ROOT_NAMESPACE
+
+
+def _of_group(found: Iterable[KubernetesObject], group: str | None) -> tuple[KubernetesObject, ...]:
+    return tuple(each for each in found if group is None or each.group == group)
 
 
 # --- parts of objects ---------------------------------------------------------------------------------------
