@@ -86,19 +86,31 @@ class TypedExtension(Struct, frozen=True):
         if isinstance(self.typed_config, UnsetType):
             return ""
         try:
-            return decode_json(self.typed_config, _Typed).type.rpartition("/")[2]
+            found = decode_json(self.typed_config, _Typed)
         except msgspec.DecodeError:
             return ""
+        return (found.type_url if found.wraps else found.type).rpartition("/")[2]
 
     def decode(self, as_type: type[T]) -> T:
         """The extension's configuration as `as_type`; raises msgspec.DecodeError where it can't be read."""
         if isinstance(self.typed_config, UnsetType):
             return as_type()
-        return decode_json(self.typed_config, as_type)
+        found = decode_json(self.typed_config, _Typed)
+        if not found.wraps:
+            return decode_json(self.typed_config, as_type)
+        return as_type() if isinstance(found.value, UnsetType) else decode_json(found.value, as_type)
 
 
 class _Typed(Struct, frozen=True):
+    """A message's type; xds (or udpa) TypedStruct, in which EnvoyFilters come, wraps `value` of `type_url`."""
+
     type: str = field(name="@type", default="")
+    type_url: str = ""
+    value: Raw | UnsetType = UNSET
+
+    @property
+    def wraps(self) -> bool:
+        return self.type.endswith(".TypedStruct")
 
 
 class Percent(Struct, frozen=True):
@@ -438,10 +450,7 @@ class QueryParameterMatcher(Struct, frozen=True):
 class CookieMatcher(Struct, frozen=True):
     name: str = ""
     string_match: StringMatcher | None = None
-    range_match: Int64Range | None = None
-    present_match: bool | None = None
     invert_match: bool = False
-    treat_missing_cookie_as_empty: bool = False
 
 
 class DoubleRange(Struct, frozen=True):

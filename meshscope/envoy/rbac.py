@@ -289,6 +289,13 @@ def _authenticated(wanted: Authenticated, connection: Connection) -> _Leaf:
     if not actual:
         actual = "absent (no client certificate)" if connection.encrypted else "absent (plaintext)"
     name = wanted.principal_name
+    if name is not None and connection.encrypted and "peer" in connection.unknown:
+        return _Leaf(
+            Undecided("the caller's identity isn't known"),
+            "principal",
+            "not known",
+            lambda: string_words(name),
+        )
     if name is None or not connection.encrypted:
         words = (lambda: "any") if name is None else (lambda: string_words(name))
         return _Leaf(connection.encrypted, "principal", actual, words)
@@ -324,6 +331,10 @@ _PSEUDO_HEADERS = {":method": "method", ":path": "path", ":authority": "host", "
 def _header(wanted: HeaderMatcher, request: HttpRequest | None) -> _Leaf:
     subject = _PSEUDO_HEADERS.get(wanted.name.lower(), f"header {wanted.name}")
     value = None if request is None else request.header(wanted.name)
+    if value is None and request is not None and request.partial:
+        return _Leaf(
+            Undecided("a log line doesn't tell it"), subject, "not known", lambda: header_words(wanted)
+        )
     actual = "absent" if value is None else value
     return _Leaf(matching.header_matches(wanted, request), subject, actual, lambda: header_words(wanted))
 
@@ -343,9 +354,25 @@ def _metadata(wanted: MetadataMatcher, connection: Connection) -> _Leaf:
     value: Any = connection.dynamic_metadata.get(wanted.filter)
     for segment in wanted.path:
         value = value.get(segment.key) if isinstance(value, dict) else None
+    if value is None and wanted.filter in connection.unknown:
+        why = Undecided(f"what {wanted.filter} found in the request isn't known")
+        return _Leaf(why, f"{wanted.filter} {keys}", "not known", lambda: metadata_words(wanted))
     truth = matching.metadata_matches(wanted, connection.dynamic_metadata)
     actual = "absent" if value is None else str(value)
     return _Leaf(truth, f"{wanted.filter} {keys}", actual, lambda: metadata_words(wanted))
+
+
+def matches_nothing(rules: RbacRules) -> bool:
+    """Whether policies are there and none could match any request: Istio writes `spec: {}` as `not any`."""
+    return bool(rules.policies) and all(_never(policy) for policy in rules.policies.values())
+
+
+def _never(policy: Policy) -> bool:
+    def impossible(condition: Permission | Principal) -> bool:
+        inner = condition.not_rule if isinstance(condition, Permission) else condition.not_id
+        return inner is not None and inner.any is True
+
+    return all(map(impossible, policy.permissions)) or all(map(impossible, policy.principals))
 
 
 # --- words ------------------------------------------------------------------------------------------------
@@ -389,6 +416,8 @@ def header_words(matcher: HeaderMatcher) -> str:
 def metadata_words(matcher: MetadataMatcher) -> str:
     """A metadata condition in words, as far as it is about strings (Istio's are)."""
     value = matcher.value
+    if value.or_match is not None and value.or_match.value_matchers:
+        value = value.or_match.value_matchers[0]
     if value.list_match is not None and value.list_match.one_of is not None:
         value = value.list_match.one_of
     words = string_words(value.string_match) if value.string_match is not None else "another value"

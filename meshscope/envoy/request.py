@@ -15,6 +15,8 @@ class HttpRequest(msgspec.Struct, frozen=True):
     path: str = "/"
     headers: tuple[tuple[str, str], ...] = ()
     scheme: str = "http"
+    partial: bool = False
+    """Whether it was read off a log line: a header that isn't here may have been there all the same."""
 
     def header(self, name: str) -> str | None:
         """A header's value as Envoy's matchers see it: pseudo headers too, several values joined by comma."""
@@ -54,6 +56,8 @@ class Connection(msgspec.Struct, frozen=True):
     """filter_metadata that earlier filters set (`envoy.filters.http.jwt_authn`, `istio_authn`, …)."""
     tls: bool = False
     """TLS, with or without a client certificate; see `encrypted`."""
+    unknown: frozenset[str] = frozenset()
+    """What isn't known of it after all: `peer` (the principals), or the name of a filter (its metadata)."""
 
     @property
     def encrypted(self) -> bool:
