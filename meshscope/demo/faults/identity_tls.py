@@ -92,13 +92,18 @@ def san_mismatch_trust_domain(spec: MeshSpec) -> None:
 
 @fault("client-secret-not-delivered", "the client's sidecar never got its certificate")
 def client_secret_not_delivered(spec: MeshSpec) -> None:
-    spec.workload("client").certificate.delivered = False
+    _withhold(spec.workload("client").certificate)
 
 
 @fault("server-secret-not-delivered", "the sidecar of details never got its certificate")
 def server_secret_not_delivered(spec: MeshSpec) -> None:
-    spec.workload("details-v1").certificate.delivered = False
+    _withhold(spec.workload("details-v1").certificate)
 
+
+def _withhold(certificate: Certificate) -> None:
+    """No certificate; the proxy gives up waiting, so that its listeners run and requests show what is missing."""
+    certificate.delivered = False
+    certificate.fetch_timeout = "1s"
 
 @fault(
     "no-peer-identity-for-principal-policy",
