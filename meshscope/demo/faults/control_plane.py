@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meshscope.demo.faults.registry import fault
 from meshscope.demo.mesh import DemoMesh
-from meshscope.demo.spec import MeshSpec
+from meshscope.demo.spec import Flow, MeshSpec
 
 
 def _stop_istiod(mesh: DemoMesh) -> None:
@@ -15,3 +15,21 @@ def _stop_istiod(mesh: DemoMesh) -> None:
 def control_plane_down(spec: MeshSpec) -> None:
     for pod in spec.workload("istiod").pods:
         pod.ready = False
+
+
+@fault(
+    "not-injected",
+    "ratings started without its sidecar in a namespace with injection; mongodb demands mTLS of it",
+)
+def not_injected(spec: MeshSpec) -> None:
+    spec.workload("ratings-v1").sidecar = False
+    spec.flows.append(Flow("mongodb-ratings", "bookinfo/ratings-v1", "tcp://mongodb:27017", rate=5))
+
+
+@fault(
+    "inbound-port-skipped",
+    "an annotation takes the port of details away from its sidecar; its callers go on sending mTLS",
+)
+def inbound_port_skipped(spec: MeshSpec) -> None:
+    details = spec.workload("details-v1")
+    details.annotations["traffic.sidecar.istio.io/excludeInboundPorts"] = "9080"
