@@ -29,6 +29,7 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DemoMesh]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         with DemoMesh(bookinfo()) as running:
+            running.start()
             yield running
         assert running_demos() == []
 
