@@ -114,7 +114,9 @@ class Application:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Serve one request; whether the connection goes on."""
-        head = await read_head(reader)
+        first = await reader.readexactly(1)
+        # Servers refuse at the first byte that can't begin a method: a TLS hello never ends in an empty line.
+        head = await read_head(reader, first) if first.isalpha() else Head([], {})
         if len(head.first) != 3 or not head.first[2].startswith("HTTP/1."):
             writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             return False

@@ -14,8 +14,9 @@ class Head:
     headers: dict[str, str]
 
 
-async def read_head(reader: asyncio.StreamReader) -> Head:
-    raw = await reader.readuntil(b"\r\n\r\n")
+async def read_head(reader: asyncio.StreamReader, begun: bytes = b"") -> Head:
+    """The first line and the headers; `begun` is what was read of them already."""
+    raw = begun + await reader.readuntil(b"\r\n\r\n")
     lines = raw.decode("latin-1").split("\r\n")
     headers = {}
     for line in lines[1:]:
