@@ -92,7 +92,7 @@ def offer(mesh: Mesh, client: Proxy, cluster: Cluster, target: Target) -> tuple[
             behind,
             "client-secret-not-delivered",
             (_secret_evidence(client, missing),),
-            detail,
+            {**detail, "secret": missing, "blame": client.id},
         )
     words = "mutual TLS" if certificate else "TLS without a client certificate"
     return made, Hop(
@@ -130,13 +130,11 @@ def missing_secret(proxy: Proxy, common: CommonTlsContext) -> str | None:
     ):
         if sds is not None:
             needed.append(sds.name)
-    for name in needed:
-        entry = config.secrets.get(name)
-        if entry is None and len(config.secrets) == 0 and not config.has_listeners:
-            return None
-        if entry is None or entry.warming or _empty(entry):
-            return name
-    return None
+    # A secret that the dump doesn't list at all wasn't asked for, or the section wasn't read: nothing is known of it.
+    found = ((name, config.secrets.get(name)) for name in needed)
+    return next(
+        (name for name, entry in found if entry is not None and (entry.warming or _empty(entry))), None
+    )
 
 
 def _empty(entry: SecretEntry) -> bool:
@@ -144,15 +142,10 @@ def _empty(entry: SecretEntry) -> bool:
 
 
 def _secret_evidence(proxy: Proxy, name: str) -> Evidence:
-    config = proxy.config
-    entry = None if isinstance(config, Unavailable) else config.secrets.get(name)
-    quote = (
-        "not in the dump"
-        if entry is None
-        else f"warming since {entry.last_updated or 'start'}, version {entry.version_info or '-'}"
-    )
     return Evidence(
-        f"proxy {proxy.id}", f"{proxy.path(Part.CONFIG_DUMP)}: secrets / {name}", f"{name}: {quote}"
+        f"proxy {proxy.id}",
+        f"{proxy.path(Part.CONFIG_DUMP)}: secrets / {name}",
+        f"{name}: asked for, never arrived (warming)",
     )
 
 
@@ -214,15 +207,19 @@ def accept(mesh: Mesh, client: Proxy | None, target: Target, made: Offer) -> lis
     """The server's hops FILTER_CHAIN and TLS_ACCEPT; the last one fails where the connection can't come about."""
     server = target.server
     if server is None:
-        return [_no_server_proxy(mesh, target, made)]
+        unread = _no_server_proxy(mesh, target, made)
+        return [unread, *(_client_only(mesh, client, made) if unread.outcome == "unknown" else ())]
     config = server.config
     if isinstance(config, Unavailable):
         return [
             Hop(Stage.FILTER_CHAIN, "unknown", config.why, server.id),
-            *_client_only(mesh, client, target, made),
+            *_client_only(mesh, client, made),
         ]
     listener = inbound_listener(config)
     if listener is None:
+        waiting = never_delivered(server)
+        if waiting is not None:
+            return [_server_secret(server, waiting, "no inbound listener yet")]
         return [Hop(Stage.FILTER_CHAIN, "unknown", "the server's dump has no inbound listener", server.id)]
     found = _match(listener, target, made.kind != "plaintext", made.sni, _alpn(client, made))
     policy, mode = _policy(mesh, target)
@@ -391,15 +388,7 @@ def handshake(
     offered = made.context.common_tls_context
     missing = missing_secret(server, wanted.common_tls_context)
     if missing is not None:
-        return Hop(
-            Stage.TLS_ACCEPT,
-            "fail",
-            f"the server's proxy never got its secret {missing}",
-            server.id,
-            where,
-            cause="server-secret-not-delivered",
-            evidence=(_secret_evidence(server, missing),),
-        )
+        return _server_secret(server, missing, where)
     low = max(_versions(offered, client=True)[0], _versions(wanted.common_tls_context, client=False)[0])
     high = min(_versions(offered, client=True)[1], _versions(wanted.common_tls_context, client=False)[1])
     if low > high:
@@ -423,25 +412,38 @@ def handshake(
     return Hop(Stage.TLS_ACCEPT, "pass", "both accept the other's certificate", server.id, where)
 
 
-def _client_only(mesh: Mesh, client: Proxy | None, target: Target, made: Offer) -> list[Hop]:
-    """What the client's own certificate tells where the server's proxy can't be read."""
-    if client is None or made.context is None:
+def _server_secret(server: Proxy, name: str, where: str) -> Hop:
+    return Hop(
+        Stage.TLS_ACCEPT,
+        "fail",
+        f"the server's proxy never got its secret {name}",
+        server.id,
+        where,
+        cause="server-secret-not-delivered",
+        evidence=(_secret_evidence(server, name),),
+        detail={"secret": name, "blame": server.id},
+    )
+
+
+def never_delivered(proxy: Proxy) -> str | None:
+    """The name of a secret that the proxy asked for and never got; None where there is none such, or nothing is known."""
+    config = proxy.config
+    if isinstance(config, Unavailable):
+        return None
+    arrived = {entry.name for entry in config.secrets if not entry.warming and not _empty(entry)}
+    return next((e.name for e in config.secrets if e.warming and e.name not in arrived), None)
+
+
+def _client_only(mesh: Mesh, client: Proxy | None, made: Offer) -> list[Hop]:
+    """What the client's own certificate tells where the server's proxy can't be read: what most others say of it."""
+    if client is None or made.context is None or made.kind != "mtls":
         return []
     chain_ = certificates(client, made.context.common_tls_context)
-    at = mesh.captured_at
-    if chain_ and not chain_[0].not_before <= at <= chain_[0].not_after:
-        return [
-            Hop(
-                Stage.TLS_ACCEPT,
-                "fail",
-                "the client's certificate isn't valid at this time",
-                client.id,
-                "secret default",
-                cause="client-cert-expired",
-                evidence=(certificate_evidence(client, chain_[0]),),
-            )
-        ]
-    return []
+    fault = judged_by_others(mesh, chain_, (client,)) if chain_ else None
+    if fault is None:
+        return []
+    cause = _time_cause(fault, _CLIENT_CAUSES, "client-cert-untrusted-by-server")
+    return [_rejected_client(mesh, client, client, chain_, fault, cause, "secret default", ())]
 
 
 def certificates(proxy: Proxy, common: CommonTlsContext) -> tuple[Certificate, ...]:
@@ -461,10 +463,18 @@ def certificates(proxy: Proxy, common: CommonTlsContext) -> tuple[Certificate, .
     return ()
 
 
-def validation(
-    proxy: Proxy, common: CommonTlsContext
-) -> tuple[tuple[Certificate, ...], tuple[StringMatcher, ...], bool]:
-    """The roots a context trusts, the names it wants, and whether it verifies at all (and could be read)."""
+class Trust(msgspec.Struct, frozen=True):
+    """Whom a TLS context accepts. `readable`: its roots could be read; without roots it verifies nothing."""
+
+    roots: tuple[Certificate, ...]
+    names: tuple[StringMatcher, ...]
+    readable: bool
+    verifies: bool = True
+    allows_expired: bool = False
+
+
+def validation(proxy: Proxy, common: CommonTlsContext) -> Trust:
+    """Whom a context accepts, inline and from its secrets together."""
     contexts: list[CertificateValidationContext] = []
     names: list[str] = []
     if common.validation_context is not None:
@@ -480,17 +490,15 @@ def validation(
         entry = None if isinstance(config, Unavailable) else config.secrets.get(name)
         if entry is not None and entry.secret.validation_context is not None:
             contexts.append(entry.secret.validation_context)
-    roots: list[Certificate] = []
-    matchers: list[StringMatcher] = []
-    readable = False
-    for context in contexts:
-        matchers += context.san_matchers()
-        if context.trusted_ca is not None:
-            found = read_chain(context.trusted_ca)
-            if not isinstance(found, DecodeProblem):
-                readable = True
-                roots += found
-    return tuple(roots), tuple(matchers), readable
+    read = [read_chain(context.trusted_ca) for context in contexts if context.trusted_ca is not None]
+    roots = [root for found in read if not isinstance(found, DecodeProblem) for root in found]
+    return Trust(
+        roots=tuple(roots),
+        names=tuple(matcher for context in contexts for matcher in context.san_matchers()),
+        readable=bool(roots) and all(context.custom_validator_config is None for context in contexts),
+        verifies=all(context.trust_chain_verification == "VERIFY_TRUST_CHAIN" for context in contexts),
+        allows_expired=any(context.allow_expired_certificate for context in contexts),
+    )
 
 
 def certificate_evidence(proxy: Proxy, certificate: Certificate, name: str = "default") -> Evidence:
@@ -507,6 +515,26 @@ def _day(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+_SERVER_CAUSES = {
+    "expired": "server-cert-expired",
+    "not_yet_valid": "server-cert-not-yet-valid",
+    "root_expired": "root-ca-expired",
+}
+_CLIENT_CAUSES = {
+    "expired": "client-cert-expired",
+    # The catalogue has no word of its own for a client's certificate that isn't valid yet: it isn't within its time.
+    "not_yet_valid": "client-cert-expired",
+    "root_expired": "root-ca-expired",
+}
+
+
+def _time_cause(fault: ChainFault, causes: dict[str, str], otherwise: str) -> str:
+    """The cause that a chain's fault is; an authority's expiry is the same whether it is a root or an intermediate."""
+    if fault.kind == "expired" and fault.depth > 0:
+        return "root-ca-expired"
+    return causes.get(fault.kind, otherwise)
+
+
 def _server_certificate(
     mesh: Mesh, client: Proxy | None, server: Proxy, made: Offer, wanted: DownstreamTlsContext
 ) -> Hop | None:
@@ -514,46 +542,88 @@ def _server_certificate(
     if client is None or made.context is None:
         return None
     chain_ = certificates(server, wanted.common_tls_context)
-    roots, matchers, readable = validation(client, made.context.common_tls_context)
-    if not chain_ or not readable:
+    trust = validation(client, made.context.common_tls_context)
+    if not chain_ or not trust.readable:
         return None
-    faults = verify(chain_, roots, mesh.captured_at)
-    where = "cluster TLS context / validation"
-    shown = certificate_evidence(server, chain_[0])
-    if faults:
-        fault = faults[0]
-        cause = {
-            "expired": "server-cert-expired",
-            "not_yet_valid": "server-cert-not-yet-valid",
-            "root_expired": "root-ca-expired",
-        }.get(fault.kind, "server-cert-untrusted-by-client")
-        roots_said = tuple(certificate_evidence(client, root, "ROOTCA") for root in roots[:3])
-        return Hop(
-            Stage.TLS_ACCEPT,
-            "fail",
-            f"the client rejects the server's certificate: {fault.kind.replace('_', ' ')}",
-            client.id,
-            where,
-            cause=cause,
-            evidence=(shown, *roots_said),
-            detail={"fault": fault, "blame": str(server.id)},
-        )
-    if matchers and san_fault(chain_[0], matchers) is not None:
-        expected = [matcher.exact or matcher.prefix or "" for matcher in matchers]
-        actual = chain_[0].uri_sans[0] if chain_[0].uri_sans else chain_[0].subject
-        domains = {trust_domain(name) for name in expected if name}
-        same = not domains or trust_domain(actual) in domains
-        return Hop(
-            Stage.TLS_ACCEPT,
-            "fail",
-            f"the server is {actual}, the client wants {', '.join(expected)}",
-            client.id,
-            where,
-            cause="san-mismatch-service-account" if same else "san-mismatch-trust-domain",
-            evidence=(shown,),
-            detail={"expected": expected, "actual": actual, "blame": str(server.id)},
-        )
-    return None
+    found = rejected_server(mesh, client, server, chain_, trust)
+    if found is not None:
+        return found
+    return _wrong_server(client, server, chain_[0], trust.names)
+
+
+def rejected_server(
+    mesh: Mesh, client: Proxy, server: Proxy, chain_: tuple[Certificate, ...], trust: Trust
+) -> Hop | None:
+    """Why a client with this trust doesn't accept the server's chain, names apart."""
+    fault = _first_fault(chain_, trust, mesh.captured_at)
+    if fault is None:
+        return None
+    cause = _time_cause(fault, _SERVER_CAUSES, "server-cert-untrusted-by-client")
+    blamed = server
+    if cause == "server-cert-untrusted-by-client" and _most_trust(mesh, chain_, (client, server)):
+        # Everybody else takes this certificate: the client's own trust bundle is the odd one.
+        blamed = client
+    return Hop(
+        Stage.TLS_ACCEPT,
+        "fail",
+        f"the client rejects the server's certificate: {fault.why} (depth {fault.depth})",
+        client.id,
+        "cluster TLS context / validation",
+        cause=cause,
+        evidence=(certificate_evidence(server, chain_[0]), *_roots_evidence(client, trust.roots)),
+        detail={"fault": fault, "blame": blamed.id, "certificate": chain_[0]},
+    )
+
+
+def _first_fault(chain_: tuple[Certificate, ...], trust: Trust, at: datetime) -> ChainFault | None:
+    faults = verify(chain_, trust.roots, at, allow_expired=trust.allows_expired)
+    return faults[0] if faults and trust.verifies else None
+
+
+def _roots_evidence(proxy: Proxy, roots: tuple[Certificate, ...]) -> tuple[Evidence, ...]:
+    return tuple(certificate_evidence(proxy, root, "ROOTCA") for root in roots[:3])
+
+
+def _wrong_server(
+    client: Proxy, server: Proxy, leaf: Certificate, names: tuple[StringMatcher, ...]
+) -> Hop | None:
+    """Why the server isn't who the client wants to talk to."""
+    if san_fault(leaf, names) is None:
+        return None
+    expected, actual = wanted_names(names), shown_name(leaf)
+    return Hop(
+        Stage.TLS_ACCEPT,
+        "fail",
+        f"the server is {actual}, the client wants {', '.join(expected)}",
+        client.id,
+        "cluster TLS context / validation",
+        cause=san_cause(actual, expected),
+        evidence=(
+            certificate_evidence(server, leaf),
+            Evidence(
+                f"proxy {client.id}",
+                f"{client.path(Part.CONFIG_DUMP)}: cluster TLS context",
+                f"match_subject_alt_names {', '.join(expected)}",
+            ),
+        ),
+        detail={"expected": expected, "actual": actual, "blame": server.id, "certificate": leaf},
+    )
+
+
+def wanted_names(matchers: tuple[StringMatcher, ...]) -> tuple[str, ...]:
+    """The names (or how they begin) that matchers want, for people."""
+    return tuple(m.exact or m.prefix or m.suffix or m.contains or str(m) for m in matchers)
+
+
+def shown_name(leaf: Certificate) -> str:
+    return leaf.sans[0] if leaf.sans else leaf.subject
+
+
+def san_cause(actual: str, expected: tuple[str, ...]) -> str:
+    """Whether a name fails by its trust domain (or by not being a SPIFFE id at all) or by what follows it."""
+    domains = {trust_domain(name) for name in expected} - {""}
+    same = not domains or trust_domain(actual) in domains
+    return "san-mismatch-service-account" if same else "san-mismatch-trust-domain"
 
 
 def _client_certificate(
@@ -574,60 +644,80 @@ def _client_certificate(
     if client is None or made.context is None:
         return None
     chain_ = certificates(client, made.context.common_tls_context)
-    roots, matchers, readable = validation(server, wanted.common_tls_context)
-    if not chain_ or not readable:
+    trust = validation(server, wanted.common_tls_context)
+    if not chain_ or not trust.readable:
         return None
-    shown = certificate_evidence(client, chain_[0])
-    faults = verify(chain_, roots, mesh.captured_at)
-    if faults:
-        cause = _client_fault(mesh, client, server, chain_, faults[0], made.context)
-        trusted = tuple(certificate_evidence(server, root, "ROOTCA") for root in roots[:3])
-        return Hop(
-            Stage.TLS_ACCEPT,
-            "fail",
-            f"the server rejects the client's certificate: {faults[0].kind.replace('_', ' ')}",
-            server.id,
-            where,
-            cause=cause,
-            evidence=(shown, *trusted),
-            detail={"fault": faults[0], "blame": str(client.id)},
+    fault = _first_fault(chain_, trust, mesh.captured_at)
+    if fault is not None:
+        cause = _time_cause(fault, _CLIENT_CAUSES, "client-cert-untrusted-by-server")
+        if cause == "client-cert-untrusted-by-server" and _most_trust(mesh, chain_, (client, server)):
+            cause = "server-root-bundle-outdated"
+        return _rejected_client(
+            mesh, client, server, chain_, fault, cause, where, _roots_evidence(server, trust.roots)
         )
-    if matchers and san_fault(chain_[0], matchers) is not None:
-        expected = [matcher.exact or matcher.prefix or "" for matcher in matchers]
-        actual = chain_[0].uri_sans[0] if chain_[0].uri_sans else chain_[0].subject
-        return Hop(
-            Stage.TLS_ACCEPT,
-            "fail",
-            f"the client is {actual}, the server takes {', '.join(expected)}",
-            server.id,
-            where,
-            cause="san-mismatch-trust-domain",
-            evidence=(shown,),
-            detail={"expected": expected, "actual": actual, "blame": str(client.id)},
-        )
-    return None
+    if san_fault(chain_[0], trust.names) is None:
+        return None
+    expected, actual = wanted_names(trust.names), shown_name(chain_[0])
+    return Hop(
+        Stage.TLS_ACCEPT,
+        "fail",
+        f"the client is {actual}, the server takes {', '.join(expected)}",
+        server.id,
+        where,
+        cause=san_cause(actual, expected),
+        evidence=(certificate_evidence(client, chain_[0]),),
+        detail={"expected": expected, "actual": actual, "blame": client.id, "certificate": chain_[0]},
+    )
 
 
-def _client_fault(
+def _rejected_client(
     mesh: Mesh,
     client: Proxy,
-    server: Proxy,
+    judge: Proxy,
     chain_: tuple[Certificate, ...],
     fault: ChainFault,
-    context: UpstreamTlsContext,
-) -> str:
-    if fault.kind in {"expired", "not_yet_valid"}:
-        return "client-cert-expired"
-    if fault.kind == "root_expired":
-        return "root-ca-expired"
-    others = [proxy for proxy in mesh.proxies.values() if proxy not in (client, server)]
-    trusting = sum(
-        1 for proxy in others if not verify(chain_, mesh_roots(proxy), mesh.captured_at) and mesh_roots(proxy)
+    cause: str,
+    where: str,
+    trusted: tuple[Evidence, ...],
+) -> Hop:
+    blamed = judge if cause == "server-root-bundle-outdated" else client
+    return Hop(
+        Stage.TLS_ACCEPT,
+        "fail",
+        f"the server rejects the client's certificate: {fault.why} (depth {fault.depth})",
+        judge.id,
+        where,
+        cause=cause,
+        evidence=(certificate_evidence(client, chain_[0]), *trusted),
+        detail={"fault": fault, "blame": blamed.id, "certificate": chain_[0]},
     )
-    judged = sum(1 for proxy in others if mesh_roots(proxy))
-    if judged and trusting * 2 >= judged:
-        return "server-root-bundle-outdated"
-    return "client-cert-untrusted-by-server"
+
+
+JURY = 16
+"""So many other proxies are asked what they think of a certificate; in a big mesh all have the same roots."""
+
+
+def judged_by_others(
+    mesh: Mesh, chain_: tuple[Certificate, ...], apart: tuple[Proxy, ...]
+) -> ChainFault | None:
+    """What is wrong with a chain for most of the other proxies' trust bundles; its owner's counts where there is no other."""
+    bundles = _jury(mesh, apart) or [roots for proxy in apart[:1] if (roots := mesh_roots(proxy))]
+    if not bundles:
+        return None
+    roots = max(bundles, key=bundles.count)
+    faults = verify(chain_, roots, mesh.captured_at)
+    return faults[0] if faults else None
+
+
+def _jury(mesh: Mesh, apart: tuple[Proxy, ...]) -> list[tuple[Certificate, ...]]:
+    others = [proxy for proxy in mesh.proxies.values() if proxy not in apart][:JURY]
+    return [roots for proxy in others if (roots := mesh_roots(proxy))]
+
+
+def _most_trust(mesh: Mesh, chain_: tuple[Certificate, ...], apart: tuple[Proxy, Proxy]) -> bool:
+    """Whether most proxies but these two trust a chain; where there is no other, whether its owner does."""
+    fault = judged_by_others(mesh, chain_, apart)
+    return fault is None or fault.kind != "untrusted"
 
 
 def mesh_roots(proxy: Proxy) -> tuple[Certificate, ...]:
