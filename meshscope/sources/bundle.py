@@ -23,19 +23,25 @@ SCHEMA = 1
 
 def open_bundle(path: Path) -> BundleSource:
     """The bundle at `path`. Raises SourceError (exit code 2) where there is none or it isn't safe to read."""
-    if path.is_dir():
-        files: Files = _directory(path)
-    elif path.is_file():
-        files = Archive(path)
-    elif path.exists():
-        raise SourceError(f"{path}: not a bundle: it is neither a directory nor a file")
-    else:
-        raise SourceError(f"{path}: no such bundle")
+    try:
+        files = _files(path)
+    except OSError as error:
+        raise SourceError(f"{path}: can't be read: {error.strerror or error}") from error
     try:
         return BundleSource(files, path)
     except BaseException:
         files.close()
         raise
+
+
+def _files(path: Path) -> Files:
+    if path.is_dir():
+        return _directory(path)
+    if path.is_file():
+        return Archive(path)
+    if path.exists():
+        raise SourceError(f"{path}: not a bundle: it is neither a directory nor a file")
+    raise SourceError(f"{path}: no such bundle")
 
 
 def _directory(path: Path) -> Files:

@@ -190,9 +190,16 @@ def test_what_is_no_bundle_says_so(tmp_path: Path, write: Write, tree: Mapping[s
     assert raised.value.exit_code == 2
 
 
-def test_no_such_path(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no such bundle"):
-        open_bundle(tmp_path / "absent")
+@pytest.mark.parametrize("name", ["absent", "a/b/c", "a\0b", "\udcff"])
+def test_no_such_path(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SourceError, match="no such bundle") as raised:
+        open_bundle(tmp_path / name)
+    assert raised.value.exit_code == 2
+
+
+def test_a_path_that_no_system_has(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="can't be read"):
+        open_bundle(tmp_path / ("x" * 5000))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04" + b"x" * 600, b"text", b"\x00" * 2048])
