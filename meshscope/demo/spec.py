@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
+import textwrap
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -228,7 +231,7 @@ class MeshSpec:
 
     def add(self, manifests: str) -> None:
         """Apply YAML documents as `kubectl apply` would: same kind, namespace and name replaces."""
-        for manifest in yaml.safe_load_all(manifests):
+        for manifest in copy.deepcopy(_documents(manifests)):
             if manifest:
                 metadata = manifest["metadata"]
                 if manifest["kind"] != "Namespace":
@@ -282,6 +285,11 @@ def identity(item: Json) -> tuple[str, str | None, str]:
     """Kind, namespace and name of an object."""
     metadata = item["metadata"]
     return item["kind"], metadata.get("namespace"), metadata["name"]
+
+
+@functools.cache
+def _documents(manifests: str) -> tuple[Json, ...]:
+    return tuple(yaml.safe_load_all(textwrap.dedent(manifests)))
 
 
 def _suffix(seed: str, length: int) -> str:

@@ -129,6 +129,8 @@ class Supervisor:
             return  # The parent is gone; the pipe's end tells the rest.
 
     def _end(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         for child in self._children.values():
             child.kill()
         deadline = time.monotonic() + 5
