@@ -184,7 +184,7 @@ class EdgeFacts:
         found = []
         for proxy in self.client_proxies[:1] or (None,):
             for request in self._requests():
-                call = Call(self.client, proxy, self.host, self.port, request)
+                call = Call(self.client, proxy, self.host, self.port, request, self._server_name())
                 found.append(walk(self._facts.whole, call))
         return tuple(found)
 
@@ -206,10 +206,17 @@ class EdgeFacts:
                 continue
             headers = (("user-agent", entry.user_agent),) if entry.user_agent else ()
             key = (entry.method, entry.authority, entry.path.partition("?")[0])
-            found.setdefault(key, HttpRequest(entry.method, entry.authority, entry.path, headers))
+            found.setdefault(
+                key, HttpRequest(entry.method, entry.authority, entry.path, headers, partial=True)
+            )
         if not found:
-            return [HttpRequest("GET", self._authority(), "/")]
+            return [HttpRequest("GET", self._authority(), "/", partial=True)]
         return list(found.values())
+
+    def _server_name(self) -> str | None:
+        """The SNI of the last connection in the servers' logs, "" for plaintext, None where no line tells."""
+        lines = [entry for group in self._observed.server_lines.values() for entry in group[-1:]]
+        return lines[-1].requested_server_name if lines else None
 
     def _authority(self) -> str:
         return f"{self.host}:{self.port}" if self.port else self.host

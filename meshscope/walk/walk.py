@@ -6,11 +6,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from meshscope.envoy.request import HttpRequest
+from meshscope.envoy.request import Connection, HttpRequest
 from meshscope.facts.edges import qualified
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.select import parse_selector, select
+from meshscope.istio.kubernetes import pod_ips
+from meshscope.istio.names import ClusterName
 from meshscope.model.findings import Unavailable
 from meshscope.model.names import OUTSIDE, WorkloadId
 from meshscope.walk import inbound, outbound, transport, upstream
@@ -21,7 +23,8 @@ from meshscope.walk.upstream import Target
 class Call(msgspec.Struct, frozen=True):
     """What is asked: who calls, through which proxy (None: it has none), which host and port, with what.
 
-    `request` is None for plain TCP.
+    `request` is None for plain TCP. `server_name` is what the server's log says of the connection where the caller's
+    proxy can't be read: the SNI, "" for plaintext, None where no log tells.
     """
 
     workload: WorkloadId
@@ -29,6 +32,7 @@ class Call(msgspec.Struct, frozen=True):
     host: str
     port: int
     request: HttpRequest | None = None
+    server_name: str | None = None
 
 
 def walk(mesh: Mesh, call: Call) -> Walk:
@@ -40,6 +44,9 @@ def walk(mesh: Mesh, call: Call) -> Walk:
 
 
 def _uncaptured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
+    """A caller without a proxy, or with one that wasn't read."""
+    if call.server_name or (call.server_name is None and _has_sidecar(mesh, call.workload)):
+        return _unread_caller(mesh, call)
     who = "a caller outside the mesh" if call.workload == OUTSIDE else str(call.workload)
     capture = Hop(
         Stage.CAPTURE,
@@ -54,6 +61,44 @@ def _uncaptured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
     return tuple(
         Branch(share, (capture, endpoint, *_at_server(mesh, call, None, target, offer))) for target in targets
     )
+
+
+def _has_sidecar(mesh: Mesh, workload: WorkloadId) -> bool:
+    return any(mesh.objects.has_proxy(pod) in {"istio", "both"} for pod in mesh.objects.pods_of(workload))
+
+
+def _unread_caller(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
+    """What the server makes of a call through a sidecar that wasn't read: mesh TLS, by the log's or Istio's own word."""
+    capture = Hop(
+        Stage.CAPTURE, "unknown", f"the proxy of {call.workload} wasn't read: its own part isn't known"
+    )
+    targets, endpoint = upstream.kubernetes_targets(mesh, call.host, call.port)
+    if not targets:
+        return (Branch(1.0, (capture, endpoint)),)
+    sni = call.server_name or str(ClusterName("outbound", call.port, "", call.host).sni)
+    offer = transport.Offer("mtls", "the caller's sidecar wasn't read", transport.MESH_ALPN, sni)
+    share = 1.0 / len(targets)
+    return tuple(
+        Branch(share, (capture, endpoint, *_at_server(mesh, call, None, target, offer))) for target in targets
+    )
+
+
+def _connection(
+    mesh: Mesh, call: Call, client: Proxy | None, target: Target, offer: transport.Offer
+) -> Connection:
+    """The connection as the server sees it; of a caller whose proxy wasn't read, by its pods in Kubernetes."""
+    made = transport.connection(mesh, client, call.workload, target, offer)
+    if client is not None:
+        return made
+    pods = mesh.objects.pods_of(call.workload)
+    address = next((ip for pod in pods for ip in pod_ips(pod)), "")
+    if offer.kind == "plaintext":
+        return msgspec.structs.replace(made, source_address=address)
+    if not pods:
+        return msgspec.structs.replace(made, mtls=True, unknown=frozenset({"peer"}))
+    account = pods[0].spec.get("serviceAccountName") or "default"
+    identity = f"spiffe://{mesh.objects.trust_domain}/ns/{call.workload.namespace}/sa/{account}"
+    return msgspec.structs.replace(made, source_address=address, peer_principals=(identity,), mtls=True)
 
 
 def _captured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
@@ -100,13 +145,16 @@ def _at_server(
 ) -> tuple[Hop, ...]:
     """The hops at the server's side, up to the first failure."""
     hops: list[Hop] = list(transport.accept(mesh, client, target, offer))
-    if any(hop.outcome == "fail" for hop in hops) or target.server is None:
+    if any(hop.outcome == "fail" for hop in hops):
         return tuple(hops)
-    connection = transport.connection(mesh, client, call.workload, target, offer)
-    chain = transport.chain(mesh, target, offer)
-    if chain is None:
-        return tuple(hops)
-    for hop in inbound.hops(mesh, target, chain, call.request, connection):
+    connection = _connection(mesh, call, client, target, offer)
+    if target.server is None or isinstance(target.server.config, Unavailable):
+        unread = target.pod is not None and mesh.objects.has_proxy(target.pod) in {"istio", "both"}
+        further = inbound.intended(mesh, target, call.request, connection) if unread else ()
+    else:
+        chain = transport.chain(mesh, target, offer, client)
+        further = inbound.hops(mesh, target, chain, call.request, connection) if chain is not None else ()
+    for hop in further:
         hops.append(hop)
         if hop.outcome == "fail":
             break
