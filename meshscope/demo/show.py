@@ -63,26 +63,21 @@ def run(
     faults: Sequence[str] = (),
     *,
     once: bool = False,
-    keep_bundle: Path | None = None,
     seconds: float = 3.0,
-    access_log: AccessLog = "text",
-    stats: Stats = "all",
     say: Callable[[str], None] = lambda _: None,
     diagnose: Callable[[Path], int] = lambda _: 0,
 ) -> int:
     """The life of `meshscope demo`: start, watch, let `diagnose` judge the bundle, stay until interrupted.
 
     `say` gets the narration, a line at a time. The answer is what `diagnose` returned: the exit code.
-    With `once` the mesh ends after the diagnosis. The bundle stays where `keep_bundle` says, else it goes.
+    With `once` the mesh ends after the diagnosis. The bundle goes with the mesh: `diagnose` copies what is to stay.
     """
     say(f"starting bookinfo on loopback{' with ' + ', '.join(faults) if faults else ''} …")
-    with demo_mesh(faults, access_log=access_log, stats=stats) as mesh:
+    with demo_mesh(faults) as mesh:
         say(
             f"{len(mesh.proxies)} Envoys ready in {mesh.start_seconds:.1f} s; watching {seconds:g} s of traffic"
         )
-        code = diagnose(capture(mesh, keep_bundle or mesh.directory / "bundle", seconds))
-        if keep_bundle:
-            say(f"bundle: {keep_bundle}")
+        code = diagnose(capture(mesh, mesh.directory / "bundle", seconds))
         if not once:
             say("running; Ctrl-C ends it. Admin interfaces:")
             for proxy in mesh.proxies:

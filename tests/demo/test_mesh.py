@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meshscope.demo import DemoMesh, demo_mesh
+from meshscope.demo import DemoMesh, bundle_for, demo_mesh
 from meshscope.demo.capture import capture
 
 pytestmark = pytest.mark.slow
@@ -146,16 +146,15 @@ def test_istiod_says_that_every_proxy_runs_what_was_sent(bundle: Path) -> None:
             assert entry[f"{kind}_sent"] == entry[f"{kind}_acked"]
 
 
-def test_access_logs_in_json_and_istio_s_default_statistics() -> None:
-    with demo_mesh(access_log="json", stats="default") as mesh:
-        mesh.wait(1)
-        client = mesh.proxy("client")
-        entry = json.loads(client.log.read_text().splitlines()[-1])
-        assert entry["response_code"] == 200
-        assert entry["upstream_transport_failure_reason"] is None
-        names = client.get("stats").decode()
-        assert "cluster.outbound" not in names
-        assert "cluster.xds-grpc;" in names
+def test_access_logs_in_json_and_istio_s_default_statistics(tmp_path: Path) -> None:
+    bundle = bundle_for([], tmp_path / "bundle", seconds=1, access_log="json", stats="default")
+    (client,) = bundle.glob("proxies/bookinfo/client-*")
+    entry = json.loads((client / "proxy.log").read_text().splitlines()[-1])
+    assert entry["response_code"] == 200
+    assert entry["upstream_transport_failure_reason"] is None
+    names = (client / "stats.txt").read_text()
+    assert "cluster.outbound" not in names
+    assert "cluster.xds-grpc;" in names
 
 
 def test_the_state_file_tells_another_process_where_everything_is(runtime_directory: Path) -> None:

@@ -250,9 +250,7 @@ def _trust_mesh_root(tls: Json) -> Json:
 
 def _plaintext_service(registry: Registry, service: Service) -> bool:
     selected = registry.selected(service)
-    return bool(selected) and all(
-        registry.peer_mode(workload, None) == "DISABLE" for workload, _ in selected if workload.sidecar
-    )
+    return bool(selected) and all(registry.peer_mode(workload, None) == "DISABLE" for workload, _ in selected)
 
 
 def _identities(registry: Registry, service: Service) -> list[str]:
