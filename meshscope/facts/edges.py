@@ -76,9 +76,10 @@ class ObservedEdge:
         """Everything that fails on this edge now: from logs, and from counters of proxies without a log."""
         found: list[Symptom] = []
         for proxy, lines in self.client_lines.items():
-            found += seen.from_log(proxy.id, "client", str(self.edge), lines)[0]
+            found += seen.from_log(proxy.id, "client", str(self.edge), lines)
+        answered = [entry for lines in self.client_lines.values() for entry in lines]
         for proxy, lines in self.server_lines.items():
-            found += seen.from_log(proxy.id, "server", str(self.edge), lines)[0]
+            found += seen.from_log(proxy.id, "server", str(self.edge), lines, answered)
         for proxy in self.clients:
             if isinstance(proxy.log, Unavailable):
                 found += self._counters(proxy)

@@ -106,12 +106,17 @@ def current(entries: Iterable[AccessLogEntry], at: datetime, window_s: float) ->
 
 
 def from_log(
-    proxy: ProxyId, side: Side, edge: str, entries: list[AccessLogEntry]
-) -> tuple[list[Symptom], int]:
-    """The symptoms in an edge's current lines, worst first, and how many lines show success.
+    proxy: ProxyId,
+    side: Side,
+    edge: str,
+    entries: list[AccessLogEntry],
+    elsewhere: Iterable[AccessLogEntry] = (),
+) -> list[Symptom]:
+    """The symptoms in one proxy's current lines of an edge, worst first.
 
     A way of failing that stopped is left out: after its last line so many of the same route's requests succeeded
-    that chance can't explain it.
+    that chance can't explain it. `elsewhere` are lines of the edge's other proxies, whose successes count too: an
+    ejected endpoint's own log just ends.
     """
     groups: dict[tuple[str, ...], list[AccessLogEntry]] = {}
     good: list[AccessLogEntry] = []
@@ -121,8 +126,9 @@ def from_log(
         else:
             good.append(entry)
     symptoms = []
+    others = [entry for entry in elsewhere if not fails(entry)] if groups else []
     for key, failing in groups.items():
-        if _recovered(failing, good):
+        if _recovered(failing, [*good, *others]):
             continue
         example = failing[-1]
         symptoms.append(
@@ -145,7 +151,7 @@ def from_log(
             )
         )
     symptoms.sort(key=lambda symptom: -symptom.count)
-    return symptoms, len(good)
+    return symptoms
 
 
 def _recovered(failing: list[AccessLogEntry], good: list[AccessLogEntry]) -> bool:

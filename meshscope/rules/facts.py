@@ -319,6 +319,16 @@ class EdgeFacts:
         return any(not isinstance(p.log, Unavailable) and p.log.entries for p in asked)
 
     @property
+    def is_tcp(self) -> bool:
+        """Whether the mesh carries this edge as plain TCP: by its log lines, else by the walk's listener."""
+        lines = [entry for group in self._observed.client_lines.values() for entry in group[-5:]]
+        self._facts.note("symptoms")
+        if lines:
+            return all(not entry.method for entry in lines)
+        listeners = [branch.at(Stage.OUTBOUND_LISTENER) for one in self.walks for branch in one.branches]
+        return any(hop is not None and hop.detail.get("http") is False for hop in listeners)
+
+    @property
     def client_seen(self) -> bool:
         """Whether the log of some proxy of the caller shows its requests."""
         self._facts.note("symptoms")

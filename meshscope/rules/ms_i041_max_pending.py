@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from meshscope.facts.symptoms import Symptom, is_tcp
 from meshscope.istio.names import metadata_object
 from meshscope.model.findings import Fix, Unknown
 from meshscope.model.names import ObjectRef
@@ -79,6 +80,12 @@ def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
         explanation=f"{rule or 'the cluster'} lets {waiting}; further requests to {name} are refused at once with 503",
         fix=(_fix(rule, edge.host),),
     )
+
+
+def refused_before_a_host(symptom: Symptom) -> bool:
+    """A pending overflow happens before a host is chosen; plain TCP has no pending limit of its own."""
+    example = symptom.example
+    return example is not None and not example.upstream_host and not is_tcp(example)
 
 
 def _fix(rule: ObjectRef | None, host: str) -> Fix:

@@ -6,6 +6,7 @@ import msgspec
 
 from meshscope.envoy.clusters import HostStatus
 from meshscope.envoy.config_dump import Cluster
+from meshscope.envoy.outliers import panics
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
 from meshscope.istio.names import cluster_name, metadata_object
@@ -91,13 +92,14 @@ def targets(mesh: Mesh, client: Proxy, of: Cluster) -> tuple[tuple[Target, ...],
     endpoints = list(assignment.all()) if assignment is not None else []
     hosts = _hosts(client, of.name)
     by_address = {host.address: host for host in hosts or ()}
+    panic = panics(of, hosts or ())
     found: list[Target] = []
     for endpoint in endpoints:
         socket = endpoint.endpoint.address.socket_address
         if socket is None or endpoint.health_status in {"UNHEALTHY", "DRAINING", "TIMEOUT"}:
             continue
         host = by_address.get(str(socket))
-        if host is not None and not usable(host):
+        if host is not None and not usable(host) and not panic:
             continue
         found.append(
             _target(
@@ -107,8 +109,17 @@ def targets(mesh: Mesh, client: Proxy, of: Cluster) -> tuple[tuple[Target, ...],
     if not endpoints and hosts:
         for host in hosts:
             address, _, port = host.address.rpartition(":")
-            if usable(host) and port.isdigit():
+            if (panic or usable(host)) and port.isdigit():
                 found.append(_target(mesh, address.strip("[]"), int(port), "", host.weight))
+    if found and panic:
+        return tuple(found), Hop(
+            Stage.ENDPOINT,
+            "pass",
+            "too few endpoints are healthy: the panic threshold sends requests to all of them",
+            client.id,
+            where,
+            cause="panic-mode",
+        )
     if found:
         return tuple(found), Hop(
             Stage.ENDPOINT,
