@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal
 
@@ -693,6 +694,99 @@ def _rejected_client(
     )
 
 
+CERTIFICATE_CAUSES = (
+    "client-cert-expired",
+    "server-cert-expired",
+    "server-cert-not-yet-valid",
+    "root-ca-expired",
+    "client-cert-untrusted-by-server",
+    "server-cert-untrusted-by-client",
+    "server-root-bundle-outdated",
+    "san-mismatch-service-account",
+    "san-mismatch-trust-domain",
+    "client-secret-not-delivered",
+    "server-secret-not-delivered",
+)
+"""The causes that this module decides from certificates and secrets; their hops' detail has `blame`, a ProxyId."""
+
+
+class Unsound(msgspec.Struct, frozen=True):
+    """A proxy whose own certificate others won't take, whoever calls: why, and what shows it."""
+
+    proxy: Proxy
+    cause: str
+    why: str
+    evidence: tuple[Evidence, ...]
+    certificate: Certificate | None = None
+
+
+def unsound(mesh: Mesh, proxy: Proxy, *, refused: bool) -> Unsound | None:
+    """What is wrong with the mesh certificate that a proxy holds (or never got); None where nothing is.
+
+    `refused`: the others break off handshakes with it, so that what they trust and whom they expect is looked at, too.
+    """
+    serves = _serves(proxy)
+    waiting = never_delivered(proxy)
+    if waiting is not None:
+        cause = "server-secret-not-delivered" if serves else "client-secret-not-delivered"
+        return Unsound(
+            proxy, cause, f"it never got its secret {waiting}", (_secret_evidence(proxy, waiting),)
+        )
+    chain_ = mesh_chain(proxy)
+    if not chain_:
+        return None
+    own = Trust(mesh_roots(proxy), (), True)
+    fault = _first_fault(chain_, own, mesh.captured_at) if own.roots else None
+    if refused or (fault is not None and fault.kind == "untrusted"):
+        fault = judged_by_others(mesh, chain_, (proxy,))
+    if fault is not None:
+        cause = (
+            _time_cause(fault, _SERVER_CAUSES, "server-cert-untrusted-by-client")
+            if serves
+            else _time_cause(fault, _CLIENT_CAUSES, "client-cert-untrusted-by-server")
+        )
+        shown = (certificate_evidence(proxy, chain_[0]), *_roots_evidence(proxy, own.roots))
+        return Unsound(proxy, cause, f"{fault.why} (depth {fault.depth})", shown, fault.certificate)
+    if not (refused and serves):
+        return None
+    for client, names in _callers_wishes(mesh, proxy):
+        wrong = _wrong_server(client, proxy, chain_[0], names)
+        if wrong is not None:
+            return Unsound(proxy, wrong.cause, wrong.decision, wrong.evidence, chain_[0])
+    return None
+
+
+def _serves(proxy: Proxy) -> bool:
+    config = proxy.config
+    return not isinstance(config, Unavailable) and any(c.name.startswith("inbound|") for c in config.clusters)
+
+
+def _callers_wishes(mesh: Mesh, server: Proxy) -> Iterator[tuple[Proxy, tuple[StringMatcher, ...]]]:
+    """The names that others' clusters with an endpoint at this proxy demand."""
+    own = set(mesh.ips(server))
+    for client in [proxy for proxy in mesh.proxies.values() if proxy is not server][:JURY]:
+        config = client.config
+        if isinstance(config, Unavailable):
+            continue
+        for assignment in config.endpoints:
+            sockets = [endpoint.endpoint.address.socket_address for endpoint in assignment.all()]
+            cluster = config.clusters.get(assignment.cluster_name)
+            if cluster is None or not any(socket and socket.address in own for socket in sockets):
+                continue
+            yield client, names_demanded(client, cluster)
+
+
+def names_demanded(client: Proxy, cluster: Cluster) -> tuple[StringMatcher, ...]:
+    """The names that a client's cluster demands of servers by mesh TLS."""
+    sockets = [match.transport_socket for match in cluster.transport_socket_matches]
+    found: list[StringMatcher] = []
+    for socket in (*sockets, cluster.transport_socket):
+        if socket is not None and socket.type_url.endswith("UpstreamTlsContext"):
+            context = socket.decode(UpstreamTlsContext)
+            found += validation(client, context.common_tls_context).names
+    return tuple(found)
+
+
 JURY = 16
 """So many other proxies are asked what they think of a certificate; in a big mesh all have the same roots."""
 
@@ -704,9 +798,15 @@ def judged_by_others(
     bundles = _jury(mesh, apart) or [roots for proxy in apart[:1] if (roots := mesh_roots(proxy))]
     if not bundles:
         return None
-    roots = max(bundles, key=bundles.count)
-    faults = verify(chain_, roots, mesh.captured_at)
+    faults = verify(chain_, _most_common(bundles), mesh.captured_at)
     return faults[0] if faults else None
+
+
+def lacking_roots(mesh: Mesh, proxy: Proxy) -> tuple[Certificate, ...]:
+    """The roots that most others trust and this proxy doesn't."""
+    bundles = _jury(mesh, (proxy,))
+    own = mesh_roots(proxy)
+    return tuple(root for root in _most_common(bundles) if root not in own) if bundles and own else ()
 
 
 def _jury(mesh: Mesh, apart: tuple[Proxy, ...]) -> list[tuple[Certificate, ...]]:
@@ -714,10 +814,23 @@ def _jury(mesh: Mesh, apart: tuple[Proxy, ...]) -> list[tuple[Certificate, ...]]
     return [roots for proxy in others if (roots := mesh_roots(proxy))]
 
 
+def _most_common(bundles: list[tuple[Certificate, ...]]) -> tuple[Certificate, ...]:
+    return max(bundles, key=bundles.count)
+
+
 def _most_trust(mesh: Mesh, chain_: tuple[Certificate, ...], apart: tuple[Proxy, Proxy]) -> bool:
     """Whether most proxies but these two trust a chain; where there is no other, whether its owner does."""
     fault = judged_by_others(mesh, chain_, apart)
     return fault is None or fault.kind != "untrusted"
+
+
+def mesh_chain(proxy: Proxy) -> tuple[Certificate, ...]:
+    """The certificate by which a proxy is known in the mesh (secret default), with its chain."""
+    config = proxy.config
+    entry = None if isinstance(config, Unavailable) else config.secrets.get("default")
+    shown = entry.secret.tls_certificate if entry is not None else None
+    found = read_chain(shown.certificate_chain) if shown and shown.certificate_chain else ()
+    return () if isinstance(found, DecodeProblem) else found
 
 
 def mesh_roots(proxy: Proxy) -> tuple[Certificate, ...]:

@@ -1,0 +1,372 @@
+"""What the rules about certificates share: how a rejected certificate shows at each side, and who is to blame."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+
+import msgspec
+
+from meshscope.envoy.certificates import Certificate, ChainFault
+from meshscope.facts.proxy import Proxy
+from meshscope.facts.symptoms import Symptom, is_tcp
+from meshscope.model.findings import Fix
+from meshscope.model.names import OUTSIDE, ObjectRef, ProxyId
+from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, Matches, Shown, shown_by
+from meshscope.rules.facts import EdgeFacts, Facts, Moved, Predicted
+from meshscope.rules.rule import Claim, Rule
+from meshscope.walk import transport
+from meshscope.walk.hops import Stage
+from meshscope.walk.transport import Unsound
+
+CLIENT_CAUSES = ("client-cert-expired", "client-cert-untrusted-by-server", "server-root-bundle-outdated")
+"""What a server may find wrong with a client's certificate; its counters don't tell them apart."""
+
+_ALERTS = ("ALERT_CERTIFICATE", "ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_UNSUPPORTED_CERTIFICATE")
+_AFTER_REFUSAL = ("upstream_cx_connect_fail", "upstream_rq_retry_limit_exceeded", "upstream_rq_5xx")
+_AFTER_CLOSING = (
+    "upstream_cx_destroy_remote_with_active_rq",
+    "upstream_rq_retry_limit_exceeded",
+    "upstream_rq_5xx",
+)
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A certificate (or its absence) that one side doesn't take, on one edge.
+
+    `found` is the walk's prediction, None where only the log tells; `subject` is the workload to blame and `pod` its
+    pod, where it is known.
+    """
+
+    edge: EdgeFacts
+    shown: Shown
+    found: Predicted | None
+    subject: ObjectRef
+    pod: ProxyId | None = None
+
+    @property
+    def certificate(self) -> Certificate | None:
+        found = self._detail("certificate")
+        return found if isinstance(found, Certificate) else None
+
+    @property
+    def fault(self) -> ChainFault | None:
+        found = self._detail("fault")
+        return found if isinstance(found, ChainFault) else None
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """The names that the peer demands, where names are what is wrong."""
+        found = self._detail("expected")
+        return found if isinstance(found, tuple) else ()
+
+    @property
+    def actual(self) -> str:
+        return str(self._detail("actual") or "")
+
+    def _detail(self, name: str) -> object:
+        return self.found.hop.detail.get(name) if self.found is not None else None
+
+    @property
+    def part(self) -> str:
+        """How much of the edge it concerns, for a sentence: nothing where all of it."""
+        if self.found is None or self.found.share > 0.99:
+            return ""
+        return f" ({self.found.share:.0%} of the connections; retries may hide it)"
+
+    @property
+    def who(self) -> str:
+        """The pod to blame, else the workload."""
+        return f"pod {self.pod}" if self.pod is not None else str(self.subject)
+
+
+# --- what shows -----------------------------------------------------------------------------------------------
+
+
+def verification_failed(symptom: Symptom, *texts: str) -> bool:
+    """Whether the client's proxy refused the server's certificate, for a reason that has one of these texts."""
+    told = _reason(symptom)
+    return "CERTIFICATE_VERIFY_FAILED" in told and any(text in told for text in texts)
+
+
+def _reason(symptom: Symptom) -> str:
+    return (symptom.failure_reason or symptom.details).replace(" ", "_")
+
+
+def closed_by_server(symptom: Symptom) -> bool:
+    """Whether the server may have closed for the client's certificate: with TLS 1.3 the client only sees the close."""
+    if any(alert in symptom.failure_reason for alert in _ALERTS):
+        return True
+    if symptom.example is not None and is_tcp(symptom.example):
+        return not symptom.failure_reason and symptom.example.bytes_sent == 0
+    return symptom.has("UC") and not symptom.failure_reason and "connection_termination" in symptom.details
+
+
+def _seen(
+    edge: EdgeFacts,
+    client: Matches,
+    telling: tuple[str, ...],
+    following: tuple[str, ...],
+    server: tuple[tuple[str, str], ...] = (),
+) -> Shown:
+    """What shows a refusal: only the telling counters do so by themselves, those that follow are explained by them."""
+    shown = shown_by(edge, client=client, client_stats=telling, server_stats=server)
+    if not shown:
+        return shown
+    everything = shown_by(edge, client=client, client_stats=(*telling, *following))
+    return msgspec.structs.replace(shown, symptoms=everything.symptoms)
+
+
+# --- refusals on edges ----------------------------------------------------------------------------------------
+
+
+def refused_servers(
+    facts: Facts, cause: str, *texts: str, telling: tuple[str, ...] = ("ssl_fail_verify_error",)
+) -> Iterator[Refusal]:
+    """Edges on which the client's proxy refuses the server's certificate; its log names the reason (`texts`)."""
+    fits = partial(_any_text, texts)
+    for edge in facts.edges:
+        shown = _seen(edge, fits, telling, _AFTER_REFUSAL)
+        if not shown and not shown.blind:
+            continue
+        predicted = _by_blame(edge.predicted(cause))
+        for blamed, found in predicted.items():
+            yield Refusal(edge, shown, found, workload_of(facts, blamed), blamed)
+        logged = [symptom for symptom in shown.symptoms if symptom.from_log]
+        if logged and not predicted:
+            yield Refusal(edge, shown, None, _called(facts, edge, logged[0]))
+
+
+def _any_text(texts: tuple[str, ...], symptom: Symptom) -> bool:
+    return verification_failed(symptom, *texts)
+
+
+def refused_clients(
+    facts: Facts, cause: str, *, server_stat: str = "ssl_fail_verify_error"
+) -> Iterator[Refusal]:
+    """Edges on which the server's proxy refuses the client's certificate, computed from both dumps."""
+    for edge in facts.edges:
+        predicted = _by_blame(edge.predicted(cause))
+        if not predicted:
+            continue
+        shown = _seen(
+            edge, closed_by_server, ("ssl_connection_error",), _AFTER_CLOSING, (("listener", server_stat),)
+        )
+        for blamed, found in predicted.items():
+            yield Refusal(edge, shown, found, workload_of(facts, blamed), blamed)
+
+
+def missing_secrets(
+    facts: Facts, cause: str, client: Matches, *, client_stat: str = "", server_stat: str = ""
+) -> Iterator[Refusal]:
+    """Edges whose connections fail because a proxy never got its secret."""
+    for edge in facts.edges:
+        predicted = _by_blame(edge.predicted(cause))
+        telling = (client_stat,) if client_stat else ("upstream_cx_connect_fail",)
+        server = (("listener", server_stat),) if server_stat else ()
+        shown = _seen(edge, client, telling, _AFTER_REFUSAL, server)
+        for blamed, found in predicted.items():
+            yield Refusal(edge, shown, found, workload_of(facts, blamed), blamed)
+
+
+def _by_blame(predicted: tuple[Predicted, ...]) -> dict[ProxyId, Predicted]:
+    """One prediction for each pod that is to blame, with the share of all its branches in one walk."""
+    found: dict[ProxyId, Predicted] = {}
+    for one in predicted:
+        blamed = one.hop.detail.get("blame")
+        if not isinstance(blamed, ProxyId):
+            continue
+        first = found.get(blamed)
+        if first is None:
+            found[blamed] = one
+        elif first.walk is one.walk:
+            joined = msgspec.structs.replace(first.branch, share=first.share + one.share)
+            found[blamed] = msgspec.structs.replace(first, branch=joined)
+    return found
+
+
+def workload_of(facts: Facts, identity: ProxyId) -> ObjectRef:
+    """The workload of a proxy, as a finding's subject."""
+    proxy = facts.whole.proxies.get(identity)
+    return facts.workload(proxy) if proxy is not None else ObjectRef("Pod", identity.pod, identity.namespace)
+
+
+def _called(facts: Facts, edge: EdgeFacts, symptom: Symptom) -> ObjectRef:
+    """The workload that was called, by the address in the log; else the Service."""
+    host = symptom.example.upstream_host if symptom.example is not None else ""
+    workload = facts.workload_at(host) if host else OUTSIDE
+    return workload.ref if workload != OUTSIDE else edge.server_subject
+
+
+# --- what a proxy holds, whoever calls --------------------------------------------------------------------------
+
+
+def unsound(facts: Facts, cause: str) -> Iterator[Unsound]:
+    """Proxies whose own certificate most others wouldn't take for this cause, and that no failing edge accounts for.
+
+    It is a current state: connections that exist go on, new ones fail.
+    """
+    blamed = {
+        predicted.hop.detail.get("blame")
+        for edge in facts.edges
+        if edge.symptoms
+        for predicted in edge.predicted(*transport.CERTIFICATE_CAUSES)
+    }
+    for proxy in facts.proxies:
+        if proxy.id in blamed or facts.config(proxy) is None:
+            continue
+        found = transport.unsound(facts.whole, proxy, refused=bool(_refusals(facts, proxy)))
+        if found is not None and found.cause == cause:
+            yield found
+
+
+def _refusals(facts: Facts, proxy: Proxy) -> tuple[Moved, ...]:
+    """Counters of handshakes that the other side broke off."""
+    server = facts.moved(proxy, "listener", "ssl_connection_error")
+    return tuple(server.values())
+
+
+def state_claim(
+    rule: Rule,
+    facts: Facts,
+    found: Unsound,
+    *,
+    title: str,
+    explanation: str,
+    fix: tuple[Fix, ...],
+    subject: ObjectRef | None = None,
+) -> Claim:
+    """The claim that a proxy's own state supports: an error where handshakes fail at it now, else a warning."""
+    moved = _refusals(facts, found.proxy)
+    workload = facts.workload(found.proxy)
+    return Claim(
+        rule=rule,
+        subject=subject or workload,
+        stage=Stage.TLS_ACCEPT,
+        title=title,
+        explanation=explanation,
+        evidence=(*found.evidence, *(one.evidence for one in moved[:2])),
+        fix=fix,
+        confidence=COUNTED if moved else PREDICTED,
+        affected=(str(workload),),
+        severity=None if moved else "warning",
+    )
+
+
+class Refusing(msgspec.Struct, frozen=True):
+    """A server whose proxy refuses clients' certificates now, and no caller that was read accounts for it."""
+
+    proxy: Proxy
+    workload: ObjectRef
+    moved: tuple[Moved, ...]
+    lacking: tuple[Certificate, ...]
+    """The roots that most others trust and it doesn't."""
+    own: tuple[Certificate, ...]
+
+
+def refusing_servers(facts: Facts) -> Iterator[Refusing]:
+    """Servers that refuse callers of whom nothing was read."""
+    for proxy in facts.proxies:
+        moved = tuple(facts.moved(proxy, "listener", "ssl_fail_verify_error").values())
+        if not moved or any(
+            proxy in edge.server_proxies and edge.predicted("root-ca-expired", *CLIENT_CAUSES)
+            for edge in facts.edges
+        ):
+            continue
+        lacking = transport.lacking_roots(facts.whole, proxy)
+        yield Refusing(proxy, facts.workload(proxy), moved, lacking, transport.mesh_roots(proxy))
+
+
+# --- words and fixes -------------------------------------------------------------------------------------------
+
+
+def restart(workload: ObjectRef, effect: str) -> Fix:
+    """Restarts a workload: its new pods ask istiod for new certificates and the current roots."""
+    where = f" -n {workload.namespace}" if workload.namespace else ""
+    if workload.kind in {"Deployment", "StatefulSet", "DaemonSet"}:
+        return Fix(
+            "command", f"kubectl rollout restart {workload.kind.lower()} {workload.name}{where}", effect
+        )
+    if workload.kind == "Pod":
+        return Fix("command", f"kubectl delete pod {workload.name}{where}", effect)
+    return Fix("advice", f"restart the pods of {workload}", effect)
+
+
+def look_at_secrets(pod: ProxyId | None) -> tuple[Fix, ...]:
+    """Shows a proxy's certificates as istioctl does."""
+    if pod is None:
+        return ()
+    return (Fix("command", f"istioctl proxy-config secret {pod.pod}.{pod.namespace}", "only shows"),)
+
+
+def look_at_agent(pod: ProxyId | None) -> tuple[Fix, ...]:
+    """Shows why a pod's agent gets no certificate."""
+    if pod is None:
+        return ()
+    command = (
+        f"kubectl logs {pod.pod} -n {pod.namespace} -c istio-proxy | grep -iE 'csr|citadel|sds|certificate'"
+    )
+    return (Fix("command", command, "only shows why the pod's agent gets no certificate"),)
+
+
+def moment(certificate: Certificate | None, *, end: bool) -> str:
+    """When a certificate's validity begins or ends, for a sentence; nothing where it isn't known."""
+    if certificate is None:
+        return ""
+    at = certificate.not_after if end else certificate.not_before
+    return at.strftime(" at %Y-%m-%dT%H:%M:%SZ")
+
+
+# --- where one side wasn't read ---------------------------------------------------------------------------------
+
+
+def by_refusing_servers(rule: Rule, facts: Facts, title: str, remedy: str) -> Iterator[Claim]:
+    """What fits a server that refuses unread callers, beside other causes that fit as well."""
+    for server in refusing_servers(facts):
+        if server.lacking:
+            continue
+        yield Claim(
+            rule=rule,
+            subject=server.workload,
+            stage=Stage.TLS_ACCEPT,
+            title=f"{server.workload} refuses callers' certificates: {title}",
+            explanation=f"{server.proxy.id} refuses certificates now, and none of a caller that was read; its counters "
+            f"don't tell why ({', '.join(cause for cause in CLIENT_CAUSES if cause != rule.cause)} fit as well): {remedy}",
+            evidence=tuple(one.evidence for one in server.moved[:2]),
+            fix=(Fix("advice", remedy),),
+            confidence=LIKELY,
+            affected=(str(server.workload),),
+        )
+
+
+def closed_by_unread(facts: Facts) -> Iterator[tuple[EdgeFacts, Shown]]:
+    """Edges on which servers that weren't read close after the handshake, though others take the caller's certificate."""
+    for edge in facts.edges:
+        offered = [branch.at(Stage.TLS_OFFER) for one in edge.walks for branch in one.branches]
+        if not any(
+            hop is not None and hop.outcome == "pass" and "mutual TLS" in hop.decision for hop in offered
+        ):
+            continue
+        if edge.predicted(*transport.CERTIFICATE_CAUSES) or any(facts.config(p) for p in edge.server_proxies):
+            continue
+        shown = _seen(edge, closed_by_server, ("ssl_connection_error",), _AFTER_CLOSING)
+        broken_off = edge.client_moved("ssl_connection_error")
+        if broken_off and any(symptom.from_log for symptom in shown.symptoms):
+            yield edge, shown
+
+
+def names_in_log(facts: Facts, refusal: Refusal) -> tuple[tuple[str, ...], str]:
+    """The names that a client demands, and the one that the server showed by the client's log."""
+    example = next((s for s in refusal.shown.symptoms if s.from_log), None)
+    shown = _SANS.search(_reason(example)) if example is not None else None
+    expected: list[str] = []
+    for name in refusal.edge.clusters:
+        cluster = refusal.edge.client_cluster(name)
+        for proxy in refusal.edge.client_proxies:
+            if cluster is not None:
+                expected += transport.wanted_names(transport.names_demanded(proxy, cluster))
+    return tuple(dict.fromkeys(expected)), shown[1].partition(",")[0] if shown else ""
+
+
+_SANS = re.compile(r"certificate_SANs_are_\[([^\]]*)\]")
