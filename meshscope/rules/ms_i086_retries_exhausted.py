@@ -48,7 +48,8 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             server=lambda s: s.details == "via_upstream" and s.code >= 500,
             client_stats=("upstream_rq_retry_limit_exceeded",),
         )
-        if shown.moved or any(s.has("URX") for s in shown.symptoms):
+        # Without a symptom that fits, the counter only says that some other failure was tried again.
+        if shown.symptoms and (shown.moved or any(s.has("URX") for s in shown.symptoms)):
             yield from _exhausted(edge, shown)
 
 
