@@ -48,7 +48,7 @@ def trace(
         from meshscope.cli.selection import selector, understood
         from meshscope.facts.mesh import Mesh
         from meshscope.report.documents import trace_of
-        from meshscope.walk.walk import trace as follow
+        from meshscope.walk.trace import trace as follow
 
         mesh = Mesh(opened)
         with understood():

@@ -14,7 +14,7 @@ from meshscope.facts.proxy import Proxy
 from meshscope.facts.select import Selected, Selector, select
 from meshscope.istio.kubernetes import finished
 from meshscope.model.findings import Report, RuledOut, Unknown
-from meshscope.model.names import OUTSIDE, ProxyId
+from meshscope.model.names import ProxyId
 from meshscope.rules.catalogue import catalogue
 from meshscope.rules.facts import Facts, SharedFacts
 from meshscope.rules.rule import Claim, LoadedRule
@@ -92,10 +92,7 @@ def _asked(mesh: Mesh, caller: Selected | None, called: Selected | None) -> Iter
 
 
 def _wanted(mesh: Mesh, edge: ObservedEdge, caller: Selected | None, called: Selected | None) -> bool:
-    if caller is not None and (
-        edge.key.client != (caller.workload or OUTSIDE)
-        and not any(proxy in edge.client_lines for proxy in caller.proxies)
-    ):
+    if caller is not None and edge.key.client not in caller.callers(mesh):
         return False
     if called is None:
         return True
@@ -117,8 +114,9 @@ def _unseen(mesh: Mesh, caller: Selected, called: Selected) -> dict[EdgeKey, Obs
         service = mesh.objects.get("Service", ref.namespace, ref.name)
         host = mesh.fqdn(ref)
         for port in (service.spec.get("ports") or ()) if service is not None else ():
-            key = EdgeKey(caller.workload or OUTSIDE, host, int(port.get("port", 0)))
-            found[key] = ObservedEdge(mesh, key)
+            for workload in caller.callers(mesh):
+                key = EdgeKey(workload, host, int(port.get("port", 0)))
+                found[key] = ObservedEdge(mesh, key)
     return found
 
 

@@ -46,6 +46,16 @@ class Selected(msgspec.Struct, frozen=True):
     service: ObjectRef | None = None
     proxies: tuple[Proxy, ...] = ()
 
+    def callers(self, mesh: Mesh) -> dict[WorkloadId, tuple[Proxy, ...]]:
+        """The workloads meant as callers, each with its proxies: a Service stands for all those behind it."""
+        if self.workload is not None:
+            return {self.workload: self.proxies}
+        found: dict[WorkloadId, tuple[Proxy, ...]] = {}
+        for proxy in self.proxies:
+            workload = mesh.workload_of(proxy)
+            found[workload] = (*found.get(workload, ()), proxy)
+        return found
+
 
 class SelectionError(ValueError):
     """The selector doesn't name exactly one thing; the message says what there is."""

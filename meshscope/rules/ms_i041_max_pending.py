@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshscope.facts.symptoms import Symptom, is_tcp
+from meshscope.facts.symptoms import Symptom
 from meshscope.istio.names import metadata_object
 from meshscope.model.findings import Fix, Unknown
 from meshscope.model.names import ObjectRef
@@ -39,7 +39,7 @@ RULE = Rule(
     title="Requests are refused because too many are waiting for a connection",
     severity="error",
     mesh="istio",
-    inputs=("symptoms", "counters", "config", "kubernetes"),
+    inputs=("symptoms", "counters", "config", "walk", "kubernetes"),
     since="0.1.0",
     verified_on=("Envoy 1.40", "Istio 1.32"),
 )
@@ -59,7 +59,7 @@ def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
         ),
         client_stats=("upstream_rq_pending_overflow",),
     )
-    if not shown:
+    if not shown or edge.is_tcp:
         return
     cluster = edge.client_cluster(name)
     limits = cluster.thresholds() if cluster is not None else None
@@ -83,9 +83,8 @@ def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
 
 
 def refused_before_a_host(symptom: Symptom) -> bool:
-    """A pending overflow happens before a host is chosen; plain TCP has no pending limit of its own."""
-    example = symptom.example
-    return example is not None and not example.upstream_host and not is_tcp(example)
+    """A pending overflow happens before a host is chosen; one of active requests after."""
+    return symptom.example is not None and not symptom.example.upstream_host
 
 
 def _fix(rule: ObjectRef | None, host: str) -> Fix:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 import msgspec
 
 from meshscope.envoy.request import Connection, HttpRequest
-from meshscope.facts.edges import qualified
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
-from meshscope.facts.select import parse_selector, select
 from meshscope.istio.kubernetes import pod_ips
 from meshscope.istio.names import ClusterName
 from meshscope.model.findings import Unavailable
@@ -159,34 +155,3 @@ def _at_server(
         if hop.outcome == "fail":
             break
     return tuple(hops)
-
-
-def trace(
-    mesh: Mesh, source: str, method: str, url: str, headers: tuple[tuple[str, str], ...] = ()
-) -> tuple[Walk, ...]:
-    """Walks one request from each proxy version of FROM; raises SelectionError or ValueError for what can't be read.
-
-    `url` is `[http[s]://]HOST[:PORT][/PATH]` or `tcp://HOST:PORT`; without port 80 (https: 443).
-    """
-    caller = select(mesh, parse_selector(source))
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        scheme, rest = "http", url
-    if scheme not in {"http", "https", "tcp"}:
-        raise ValueError(f"unknown scheme {scheme!r}: use http://, https:// or tcp://")
-    parts = urlsplit(f"//{rest}")
-    if not parts.hostname:
-        raise ValueError(f"{url!r} has no host")
-    port = parts.port or {"https": 443}.get(scheme, 80)
-    if scheme == "tcp" and parts.port is None:
-        raise ValueError("tcp:// needs a port")
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    workload = caller.workload or OUTSIDE
-    host = qualified(mesh, parts.hostname, workload.namespace)
-    lowered = tuple((name.lower(), value) for name, value in headers)
-    given = dict(lowered).get("host")
-    request = (
-        None if scheme == "tcp" else HttpRequest(method.upper(), given or parts.netloc, path, lowered, scheme)
-    )
-    proxy = caller.proxies[0] if caller.proxies else None
-    return (walk(mesh, Call(workload, proxy, host, port, request)),)
