@@ -11,13 +11,14 @@ import msgspec
 from meshscope.envoy.certificates import Certificate, ChainFault
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom, is_tcp
-from meshscope.model.findings import Fix
+from meshscope.model.findings import Evidence, Fix, Unavailable
 from meshscope.model.names import OUTSIDE, ObjectRef, ProxyId
 from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, Matches, Shown, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts, Moved, Predicted
 from meshscope.rules.rule import Claim, Rule
+from meshscope.sources.source import Part
 from meshscope.walk import transport
-from meshscope.walk.hops import Stage
+from meshscope.walk.hops import Hop, Stage
 from meshscope.walk.transport import Unsound
 
 CLIENT_CAUSES = ("client-cert-expired", "client-cert-untrusted-by-server", "server-root-bundle-outdated")
@@ -221,10 +222,25 @@ def unsound(facts: Facts, cause: str) -> Iterator[Unsound]:
             yield found
 
 
+_BROKEN_OFF = (
+    ("listener", "ssl_connection_error"),
+    ("listener", "server_ssl_socket_factory_downstream_context_secrets_not_ready"),
+    ("cluster", "client_ssl_socket_factory_upstream_context_secrets_not_ready"),
+)
+"""Counters of handshakes that failed at this proxy for what it holds itself."""
+
+
 def _refusals(facts: Facts, proxy: Proxy) -> tuple[Moved, ...]:
-    """Counters of handshakes that the other side broke off."""
-    server = facts.moved(proxy, "listener", "ssl_connection_error")
-    return tuple(server.values())
+    found = (facts.moved(proxy, scope, stat).values() for scope, stat in _BROKEN_OFF)
+    return tuple(one for moved in found for one in moved)
+
+
+def _not_up(proxy: Proxy) -> tuple[Evidence, ...]:
+    """That the proxy is still initializing: none of its listeners takes anything."""
+    info = proxy.server_info
+    if isinstance(info, Unavailable) or info.state in {"LIVE", "DRAINING", ""}:
+        return ()
+    return (Evidence(f"proxy {proxy.id}", proxy.path(Part.SERVER_INFO), f"state {info.state}"),)
 
 
 def state_claim(
@@ -237,8 +253,9 @@ def state_claim(
     fix: tuple[Fix, ...],
     subject: ObjectRef | None = None,
 ) -> Claim:
-    """The claim that a proxy's own state supports: an error where handshakes fail at it now, else a warning."""
+    """The claim that a proxy's own state supports: an error where it fails now, else a warning."""
     moved = _refusals(facts, found.proxy)
+    initializing = _not_up(found.proxy)
     workload = facts.workload(found.proxy)
     return Claim(
         rule=rule,
@@ -246,11 +263,11 @@ def state_claim(
         stage=Stage.TLS_ACCEPT,
         title=title,
         explanation=explanation,
-        evidence=(*found.evidence, *(one.evidence for one in moved[:2])),
+        evidence=(*found.evidence, *initializing, *(one.evidence for one in moved[:2])),
         fix=fix,
-        confidence=COUNTED if moved else PREDICTED,
+        confidence=COUNTED if moved or initializing else PREDICTED,
         affected=(str(workload),),
-        severity=None if moved else "warning",
+        severity=None if moved or initializing else "warning",
     )
 
 
@@ -320,6 +337,9 @@ def moment(certificate: Certificate | None, *, end: bool) -> str:
 
 # --- where one side wasn't read ---------------------------------------------------------------------------------
 
+UNREAD_CALLER = ObjectRef("Workload", "unread-caller")
+"""Who is refused when no proxy that was read is: one finding, however many servers refuse it."""
+
 
 def by_refusing_servers(rule: Rule, facts: Facts, title: str, remedy: str) -> Iterator[Claim]:
     """What fits a server that refuses unread callers, beside other causes that fit as well."""
@@ -328,9 +348,9 @@ def by_refusing_servers(rule: Rule, facts: Facts, title: str, remedy: str) -> It
             continue
         yield Claim(
             rule=rule,
-            subject=server.workload,
+            subject=UNREAD_CALLER,
             stage=Stage.TLS_ACCEPT,
-            title=f"{server.workload} refuses callers' certificates: {title}",
+            title=f"a caller that wasn't read is refused: {title}",
             explanation=f"{server.proxy.id} refuses certificates now, and none of a caller that was read; its counters "
             f"don't tell why ({', '.join(cause for cause in CLIENT_CAUSES if cause != rule.cause)} fit as well): {remedy}",
             evidence=tuple(one.evidence for one in server.moved[:2]),
@@ -342,18 +362,36 @@ def by_refusing_servers(rule: Rule, facts: Facts, title: str, remedy: str) -> It
 
 def closed_by_unread(facts: Facts) -> Iterator[tuple[EdgeFacts, Shown]]:
     """Edges on which servers that weren't read close after the handshake, though others take the caller's certificate."""
-    for edge in facts.edges:
-        offered = [branch.at(Stage.TLS_OFFER) for one in edge.walks for branch in one.branches]
-        if not any(
-            hop is not None and hop.outcome == "pass" and "mutual TLS" in hop.decision for hop in offered
-        ):
-            continue
-        if edge.predicted(*transport.CERTIFICATE_CAUSES) or any(facts.config(p) for p in edge.server_proxies):
-            continue
+    for edge in _unread_servers(facts):
         shown = _seen(edge, closed_by_server, ("ssl_connection_error",), _AFTER_CLOSING)
         broken_off = edge.client_moved("ssl_connection_error")
         if broken_off and any(symptom.from_log for symptom in shown.symptoms):
             yield edge, shown
+
+
+def reset_by_unread(facts: Facts) -> Iterator[tuple[EdgeFacts, Shown]]:
+    """Edges on which servers that weren't read reset the caller's handshake."""
+    for edge in _unread_servers(facts):
+        shown = shown_by(edge, client=lambda s: s.has("UF") and "Connection_reset_by_peer" in _reason(s))
+        if shown.symptoms:
+            yield edge, shown
+
+
+def _unread_servers(facts: Facts) -> Iterator[EdgeFacts]:
+    """Edges that offer mesh TLS to servers of which no proxy was read, where nothing read predicts a failure."""
+    for edge in facts.edges:
+        if any(facts.config(proxy) for proxy in edge.server_proxies):
+            continue
+        offered = [branch.at(Stage.TLS_OFFER) for one in edge.walks for branch in one.branches]
+        if any(hop is not None and hop.outcome == "pass" and _is_mutual(hop) for hop in offered) and not (
+            edge.predicted(*transport.CERTIFICATE_CAUSES)
+        ):
+            yield edge
+
+
+def _is_mutual(hop: Hop) -> bool:
+    made = hop.detail.get("offer")
+    return isinstance(made, transport.Offer) and made.kind == "mtls"
 
 
 def names_in_log(facts: Facts, refusal: Refusal) -> tuple[tuple[str, ...], str]:

@@ -28,7 +28,14 @@ from collections.abc import Iterable
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef, ProxyId
-from meshscope.rules.certificates import look_at_agent, missing_secrets, restart, state_claim, unsound
+from meshscope.rules.certificates import (
+    look_at_agent,
+    missing_secrets,
+    reset_by_unread,
+    restart,
+    state_claim,
+    unsound,
+)
 from meshscope.rules.claims import claims
 from meshscope.rules.facts import Facts
 from meshscope.rules.rule import Claim, Rule
@@ -82,6 +89,25 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             explanation=f"{found.proxy.id}: {found.why}; until it comes nobody can connect to it by mTLS",
             fix=_fixes(workload, found.proxy.id),
         )
+    for edge, shown in reset_by_unread(facts):
+        yield from claims(
+            RULE,
+            edge,
+            shown,
+            stage=Stage.TLS_ACCEPT,
+            subject=edge.server_subject,
+            title=f"{edge.edge}: the server resets the handshake; its sidecar may lack its certificate",
+            explanation="the caller offers mTLS and is reset. A server's sidecar that never got its certificate does "
+            "that, and one whose filter chains don't take mTLS; the server's proxy wasn't read, which would tell",
+            fix=(
+                Fix("advice", f"capture the proxies behind {edge.host}, and read their secrets and /ready"),
+            ),
+            at_most=GUESS,
+        )
+
+
+GUESS = 0.4
+"""Other causes reset handshakes as well, and Envoy waits for its secret before it listens, unless told otherwise."""
 
 
 def _refused(symptom: Symptom) -> bool:
