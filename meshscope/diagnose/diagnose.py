@@ -39,12 +39,7 @@ def diagnose(
     window_s = since_s if since_s is not None else DEFAULT_WINDOW_S
     shared = gather(mesh, caller, called, window_s, require_mtls=require_mtls)
     claims, unknown = run(catalogue(), shared)
-    symptoms = Symptoms(
-        counts={s.id: s.count for edge in shared.observed for s in edge.symptoms},
-        edges={s.id: edge.edge for edge in shared.observed for s in edge.symptoms},
-        consequences=shared.consequences,
-    )
-    standing, ruled_out = decide(candidates(claims, symptoms))
+    standing, ruled_out = decide(candidates(claims, _symptoms(shared)))
     return Report(
         schema=SCHEMA,
         tool={"name": "meshscope", "version": version("meshscope")},
@@ -53,6 +48,17 @@ def diagnose(
         findings=tuple(finding(candidate, mesh.cluster) for candidate in standing),
         ruled_out=_ruled_out(claims, ruled_out, {candidate.best.rule.cause for candidate in standing}),
         unknown=tuple(dict.fromkeys((*unknown, *_unread(mesh, shared), *mesh.unknowns))),
+    )
+
+
+def _symptoms(shared: SharedFacts) -> Symptoms:
+    told = [(symptom, edge.edge) for edge in shared.observed for symptom in edge.symptoms]
+    at = shared.mesh.captured_at
+    return Symptoms(
+        counts={symptom.id: symptom.count for symptom, _ in told},
+        ages_s={symptom.id: (at - symptom.last).total_seconds() for symptom, _ in told if symptom.last},
+        edges={symptom.id: edge for symptom, edge in told},
+        consequences=shared.consequences,
     )
 
 

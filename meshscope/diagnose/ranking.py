@@ -15,6 +15,10 @@ CLEARLY_BETTER = 0.15
 """A claim gives way to another for the same symptoms when its confidence is lower by this much; nearer ones both stay."""
 
 
+STALE_S = 60.0
+"""A failure last seen longer ago than this gives way to one that goes on."""
+
+
 class Candidate(msgspec.Struct, frozen=True):
     """All claims of one rule about one subject and discriminator: one possible root cause."""
 
@@ -25,6 +29,8 @@ class Candidate(msgspec.Struct, frozen=True):
     edges: tuple[Edge | str, ...]
     impact: int
     """How many failing requests it accounts for."""
+    stale: bool
+    """Whether all it explains was last seen a while ago: what fails at this moment goes first."""
 
     @property
     def best(self) -> Claim:
@@ -40,9 +46,10 @@ class Candidate(msgspec.Struct, frozen=True):
 
 
 class Symptoms(msgspec.Struct, frozen=True):
-    """What ranking needs to know of the symptoms: how many requests, on which edge, following from which others."""
+    """What ranking needs to know of the symptoms: how many requests, how long ago the last, where, following from which."""
 
     counts: dict[str, int]
+    ages_s: dict[str, float]
     edges: dict[str, Edge]
     consequences: dict[str, frozenset[str]]
 
@@ -65,7 +72,8 @@ def _candidate(claims: tuple[Claim, ...], symptoms: Symptoms) -> Candidate:
         if symptom in symptoms.edges:
             edges.setdefault(symptoms.edges[symptom])
     impact = sum(symptoms.counts.get(symptom, 0) for symptom in explains | follows)
-    return Candidate(claims, explains, follows, tuple(edges), impact)
+    ages = [symptoms.ages_s[symptom] for symptom in explains if symptom in symptoms.ages_s]
+    return Candidate(claims, explains, follows, tuple(edges), impact, bool(ages) and min(ages) > STALE_S)
 
 
 def _following(explained: frozenset[str], consequences: dict[str, frozenset[str]]) -> frozenset[str]:
@@ -104,9 +112,10 @@ def _strength(candidate: Candidate) -> tuple[float, int, int, str]:
     )
 
 
-def _rank(candidate: Candidate) -> tuple[int, float, int, int, str, str]:
+def _rank(candidate: Candidate) -> tuple[int, bool, float, int, int, str, str]:
     return (
         SEVERITIES.index(candidate.severity),
+        candidate.stale,
         -round(candidate.confidence, 1),
         -candidate.impact,
         candidate.best.stage,

@@ -73,6 +73,14 @@ def no_log(bundle: Path, edges: list[dict[str, str]]) -> None:
         (proxy / "proxy.log").unlink(missing_ok=True)
 
 
+def single_sample(bundle: Path, edges: list[dict[str, str]]) -> None:
+    """Statistics were read once only, Istio's default ones, as `istioctl bug-report` would have them."""
+    default_stats(bundle, edges)
+    for proxy in proxies(bundle):
+        for name in ("before.prom", "before.clusters.json"):
+            (proxy / name).unlink(missing_ok=True)
+
+
 def no_client_proxy(bundle: Path, edges: list[dict[str, str]]) -> None:
     """Nothing of the calling side's proxy could be read."""
     _remove(bundle, {edge["source"] for edge in edges})
@@ -102,6 +110,7 @@ DIMENSIONS: dict[str, Callable[[Path, list[dict[str, str]]], None]] = {
     "default-stats": default_stats,
     "json-log": json_log,
     "no-log": no_log,
+    "single-sample": single_sample,
     "no-client-proxy": no_client_proxy,
     "no-server-proxy": no_server_proxy,
     "no-kubernetes": no_kubernetes,
