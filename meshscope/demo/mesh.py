@@ -219,7 +219,11 @@ class DemoMesh:
             except subprocess.TimeoutExpired:
                 supervisor.kill()
                 supervisor.wait()
-            state.remove(supervisor.pid)
+            self._remove_files(supervisor.pid)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _remove_files(self, pid: int) -> None:
+        state.remove(pid)
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _start_supervisor(self) -> None:
@@ -246,6 +250,8 @@ class DemoMesh:
                 self._exits[event["exited"]] = event["code"]
             elif "spawned" in event:
                 self._pids[event["spawned"]] = event["pid"]
+        # The supervisor is gone: where it was killed, removing the files is left to us.
+        self._remove_files(supervisor.pid)
 
     def _command(self, command: Json) -> None:
         if not self._supervisor or not self._supervisor.stdin:

@@ -13,6 +13,7 @@ Everything it points to is kept up to date while the mesh runs and goes away wit
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -65,3 +66,5 @@ def write(pid: int, mesh_directory: Path, spec: MeshSpec, proxies: Sequence[Prox
 def remove(pid: int) -> None:
     """Remove the state file of a mesh that ended, where its supervisor couldn't."""
     (directory() / f"demo-{pid}.json").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        directory().rmdir()  # Unless another mesh's state file lives there.

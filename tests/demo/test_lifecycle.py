@@ -101,8 +101,8 @@ def test_an_error_in_the_parent_leaves_nothing(runtime_directory: Path) -> None:
 def test_the_supervisor_s_death_takes_its_children_along(runtime_directory: Path) -> None:
     parent, mesh = _start()
     os.kill(mesh["supervisor"], signal.SIGKILL)
-    assert _until(lambda: not any(_alive(pid) for pid in mesh["pids"]))
-    parent.terminate()
+    _assert_nothing_left(mesh, runtime_directory)
+    parent.kill()
     parent.wait(timeout=15)
 
 
