@@ -311,6 +311,27 @@ class EdgeFacts:
             if by > 0
         )
 
+    def server_counts(self, *stats: tuple[str, str]) -> bool:
+        """Whether some server's proxy was sampled twice and shows one of these (scope, counter), moved or not."""
+        self._facts.note("counters")
+        return any(
+            proxy.stats.find(scope, stat)
+            for proxy in self.server_proxies
+            if proxy.moved is not None and not isinstance(proxy.stats, Unavailable)
+            for scope, stat in stats
+        )
+
+    def server_moved_ending(self, scope: str, ending: str) -> tuple[Moved, ...]:
+        """Counters at the servers' proxies that moved and whose name ends so, for those whose prefix users choose."""
+        self._facts.note("counters")
+        return tuple(
+            Moved(proxy, scope, name, stat, by)
+            for proxy in self.server_proxies
+            if proxy.moved is not None
+            for found, name, stat, by in proxy.moved
+            if found == scope and by > 0 and stat.endswith(ending)
+        )
+
     @property
     def observable(self) -> bool:
         """Whether some proxy of this edge gave an access log in which a failure would show."""
