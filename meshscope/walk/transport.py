@@ -1,4 +1,4 @@
-"""Between two proxies: what the client offers (plaintext, mesh TLS) and whether the server takes it."""
+"""Between two proxies: what the client offers (plaintext, mesh TLS), and whether both take the other's certificate."""
 
 from __future__ import annotations
 
@@ -13,23 +13,18 @@ from meshscope.envoy.config_dump import (
     CertificateValidationContext,
     Cluster,
     CommonTlsContext,
-    ConfigDump,
     DecodeProblem,
     DownstreamTlsContext,
-    FilterChain,
-    HttpConnectionManager,
-    Listener,
     SecretEntry,
     StringMatcher,
     TypedExtension,
     UpstreamTlsContext,
 )
-from meshscope.envoy.listeners import filter_chain
 from meshscope.envoy.request import Connection
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
-from meshscope.istio.names import metadata_object
-from meshscope.istio.peer_authentication import effective
+from meshscope.istio.destination_rule import Caller, auto_mtls, client_tls
+from meshscope.istio.names import ClusterName, metadata_object, sni_name
 from meshscope.model.findings import Evidence, Unavailable
 from meshscope.model.names import ObjectRef, WorkloadId
 from meshscope.sources.source import Part
@@ -49,6 +44,8 @@ class Offer(msgspec.Struct, frozen=True):
     sni: str = ""
     context: UpstreamTlsContext | None = None
     object: ObjectRef | None = None
+    origin: Literal["configured", "automatic", "no sidecar"] = "configured"
+    """Whether a rule says so, auto mTLS decided it endpoint by endpoint, or the caller has nothing that could."""
 
 
 def offer(mesh: Mesh, client: Proxy, cluster: Cluster, target: Target) -> tuple[Offer, Hop]:
@@ -56,8 +53,11 @@ def offer(mesh: Mesh, client: Proxy, cluster: Cluster, target: Target) -> tuple[
     socket, why = _socket(cluster, target)
     behind = metadata_object(cluster.metadata.istio())
     where = f"cluster {cluster.name} / {why}"
+    origin: Literal["configured", "automatic"] = (
+        "automatic" if cluster.transport_socket_matches else "configured"
+    )
     if socket is None or socket.type_url.endswith("RawBuffer"):
-        made = Offer("plaintext", why, object=behind)
+        made = Offer("plaintext", why, object=behind, origin=origin)
         return made, Hop(
             Stage.TLS_OFFER,
             "pass",
@@ -65,11 +65,7 @@ def offer(mesh: Mesh, client: Proxy, cluster: Cluster, target: Target) -> tuple[
             client.id,
             where,
             behind,
-            detail={
-                "offer": made,
-                "labelled": target.tls_mode == "istio",
-                "automatic": bool(cluster.transport_socket_matches),
-            },
+            detail={"offer": made},
         )
     try:
         context = socket.decode(UpstreamTlsContext)
@@ -80,8 +76,9 @@ def offer(mesh: Mesh, client: Proxy, cluster: Cluster, target: Target) -> tuple[
         )
     common = context.common_tls_context
     certificate = bool(common.tls_certificate_sds_secret_configs or common.tls_certificates)
-    made = Offer("mtls" if certificate else "tls", why, common.alpn_protocols, context.sni, context, behind)
-    detail = {"offer": made, "automatic": bool(cluster.transport_socket_matches)}
+    kind: Literal["mtls", "tls"] = "mtls" if certificate else "tls"
+    made = Offer(kind, why, common.alpn_protocols, context.sni, context, behind, origin)
+    detail = {"offer": made}
     missing = missing_secret(client, common)
     if missing is not None:
         return made, Hop(
@@ -105,6 +102,50 @@ def offer(mesh: Mesh, client: Proxy, cluster: Cluster, target: Target) -> tuple[
         behind,
         detail=detail,
     )
+
+
+def intended_offer(
+    mesh: Mesh, caller: WorkloadId, host: str, port: int, target: Target, server_name: str | None
+) -> tuple[Offer, Hop]:
+    """What a sidecar that wasn't read is meant to offer, by its DestinationRules and auto mTLS.
+
+    `server_name` is what the server's log says of the connection; "" says that no TLS was recognized.
+    """
+    pods = mesh.objects.pods_of(caller)
+    asked = sni_name(server_name or "")
+    tls = client_tls(
+        mesh.objects,
+        Caller(caller.namespace, pods[0].metadata.labels if pods else {}),
+        host,
+        port,
+        asked.subset if asked else "",
+    )
+    sni = server_name or tls.sni or ClusterName("outbound", port, "", host).sni
+    made = Offer("mtls", "Istio's default", MESH_ALPN, sni, origin="automatic")
+    if tls.mode == "AUTO":
+        able = target.pod is None or auto_mtls(mesh.objects, target.pod, target.port)
+        if not server_name and (server_name == "" or not able):
+            made = Offer("plaintext", "auto mTLS doesn't use TLS here", origin="automatic")
+    elif tls.mode == "DISABLE":
+        made = Offer("plaintext", "it is told so", object=tls.decided_by)
+    elif tls.mode == "ISTIO_MUTUAL":
+        made = Offer("mtls", "it is told so", MESH_ALPN, sni, object=tls.decided_by)
+    else:
+        kind: Literal["tls", "mtls"] = "tls" if tls.mode == "SIMPLE" else "mtls"
+        made = Offer(kind, "it is told so", (), server_name or tls.sni, object=tls.decided_by)
+    by = f"{tls.decided_by}: tls.mode {tls.mode}" if tls.decided_by else f"auto mTLS ({made.why})"
+    shown = (Evidence("kubernetes", str(tls.decided_by), f"tls.mode: {tls.mode}"),) if tls.decided_by else ()
+    return made, Hop(
+        Stage.TLS_OFFER,
+        "pass",
+        f"is meant to offer {_IN_WORDS[made.kind]} by {by}; its proxy wasn't read",
+        kubernetes=tls.decided_by,
+        evidence=shown,
+        detail={"offer": made, "intended": True},
+    )
+
+
+_IN_WORDS = {"plaintext": "plaintext", "mtls": "mutual TLS", "tls": "TLS without a client certificate"}
 
 
 def _socket(cluster: Cluster, target: Target) -> tuple[TypedExtension | None, str]:
@@ -150,222 +191,6 @@ def _secret_evidence(proxy: Proxy, name: str) -> Evidence:
     )
 
 
-# --- the server's side ------------------------------------------------------------------------------------
-
-
-def inbound_listener(config: ConfigDump) -> Listener | None:
-    """The listener that takes everything for the pod."""
-    found = config.listeners.get("virtualInbound")
-    if found is not None:
-        return found
-    return next((listener for listener in config.listeners if listener.traffic_direction == "INBOUND"), None)
-
-
-def _alpn(client: Proxy | None, made: Offer) -> tuple[str, ...]:
-    """The ALPN on the wire: with Istio's ALPN filter, mesh TLS of an HTTP request names the protocol too."""
-    if "istio" in made.alpn and client is not None and _has_alpn_filter(client):
-        return ("istio-http/1.1", "istio-http/1.0", "istio-h2", *made.alpn)
-    return made.alpn
-
-
-def _has_alpn_filter(client: Proxy) -> bool:
-    config = client.config
-    if isinstance(config, Unavailable):
-        return False
-    for listener in config.listeners:
-        for chain_ in listener.filter_chains:
-            manager = chain_.network_filter("HttpConnectionManager")
-            if manager is not None:
-                filters = manager.decode(HttpConnectionManager).http_filters
-                return any(f.name == "istio.alpn" for f in filters)
-    return False
-
-
-def _match(
-    listener: Listener, target: Target, tls: bool, sni: str, alpn: tuple[str, ...]
-) -> FilterChain | None:
-    return filter_chain(
-        listener,
-        destination_address=target.address,
-        destination_port=target.port,
-        transport_protocol="tls" if tls else "raw_buffer",
-        server_name=sni if tls else "",
-        application_protocols=alpn if tls else (),
-    )
-
-
-def chain(mesh: Mesh, target: Target, made: Offer, client: Proxy | None = None) -> FilterChain | None:
-    """The server's filter chain that takes the offer; None where there is none or nothing is known."""
-    if target.server is None or isinstance(target.server.config, Unavailable):
-        return None
-    listener = inbound_listener(target.server.config)
-    if listener is None:
-        return None
-    return _match(listener, target, made.kind != "plaintext", made.sni, _alpn(client, made))
-
-
-def accept(mesh: Mesh, client: Proxy | None, target: Target, made: Offer) -> list[Hop]:
-    """The server's hops FILTER_CHAIN and TLS_ACCEPT; the last one fails where the connection can't come about."""
-    server = target.server
-    if server is None:
-        unread = _no_server_proxy(mesh, target, made)
-        return [unread, *(_client_only(mesh, client, made) if unread.outcome == "unknown" else ())]
-    config = server.config
-    if isinstance(config, Unavailable):
-        return [
-            Hop(Stage.FILTER_CHAIN, "unknown", config.why, server.id),
-            *_client_only(mesh, client, made),
-        ]
-    listener = inbound_listener(config)
-    if listener is None:
-        waiting = never_delivered(server)
-        if waiting is not None:
-            return [_server_secret(server, waiting, "no inbound listener yet")]
-        return [Hop(Stage.FILTER_CHAIN, "unknown", "the server's dump has no inbound listener", server.id)]
-    found = _match(listener, target, made.kind != "plaintext", made.sni, _alpn(client, made))
-    policy, mode = _policy(mesh, target)
-    if found is None:
-        return [_no_chain(mesh, client, target, made, listener, policy, mode)]
-    takes_tls = found.transport_socket is not None and not found.transport_socket.type_url.endswith(
-        "RawBuffer"
-    )
-    where = f"listener {listener.name} / filter chain {found.name or '(unnamed)'}"
-    if made.kind != "plaintext" and not takes_tls:
-        return [
-            Hop(
-                Stage.FILTER_CHAIN,
-                "fail",
-                "the server's port takes plaintext only, the client speaks TLS",
-                server.id,
-                where,
-                policy,
-                "client-mtls-server-disable",
-                _chain_evidence(server, where, mode),
-                {"mode": mode},
-            )
-        ]
-    if made.kind == "plaintext" and takes_tls:
-        return [_no_chain(mesh, client, target, made, listener, policy, mode)]
-    taken = Hop(
-        Stage.FILTER_CHAIN,
-        "pass",
-        f"{where} takes it",
-        server.id,
-        where,
-        policy,
-        detail={"mode": mode, "chain": found.name},
-    )
-    if not takes_tls or found.transport_socket is None:
-        return [taken]
-    return [
-        taken,
-        handshake(mesh, client, target, made, found.transport_socket.decode(DownstreamTlsContext), where),
-    ]
-
-
-def _policy(mesh: Mesh, target: Target) -> tuple[ObjectRef | None, str]:
-    if target.pod is None:
-        return None, ""
-    found = effective(mesh.objects, target.pod, target.port)
-    return found.decided_by, found.mode
-
-
-def _no_server_proxy(mesh: Mesh, target: Target, made: Offer) -> Hop:
-    pod = target.pod
-    if pod is None:
-        return Hop(
-            Stage.FILTER_CHAIN,
-            "unknown",
-            f"nothing is known of {target.address}:{target.port}",
-            detail={"offer": made},
-        )
-    if mesh.objects.has_proxy(pod) in {"istio", "both"}:
-        return Hop(
-            Stage.FILTER_CHAIN,
-            "unknown",
-            f"the proxy of {pod.metadata.name} wasn't read",
-            kubernetes=pod.ref,
-            detail={"offer": made, "labelled": target.tls_mode == "istio"},
-        )
-    if made.kind == "plaintext":
-        return Hop(
-            Stage.FILTER_CHAIN,
-            "pass",
-            f"{pod.metadata.name} has no sidecar and takes plaintext",
-            kubernetes=pod.ref,
-        )
-    return Hop(
-        Stage.FILTER_CHAIN,
-        "fail",
-        f"{pod.metadata.name} has no sidecar, so nothing there speaks mesh TLS",
-        kubernetes=pod.ref,
-        cause="client-mtls-server-without-sidecar",
-        evidence=(Evidence("kubernetes", str(pod.ref), "no container istio-proxy"),),
-    )
-
-
-def _chain_evidence(server: Proxy, where: str, mode: str) -> tuple[Evidence, ...]:
-    said = f"PeerAuthentication in force: {mode}" if mode else "no chain takes it"
-    return (Evidence(f"proxy {server.id}", f"{server.path(Part.CONFIG_DUMP)}: {where}", said),)
-
-
-def _no_chain(
-    mesh: Mesh,
-    client: Proxy | None,
-    target: Target,
-    made: Offer,
-    listener: Listener,
-    policy: ObjectRef | None,
-    mode: str,
-) -> Hop:
-    server = target.server
-    assert server is not None
-    cause, why = _why_no_chain(client, target, made, listener)
-    where = f"listener {listener.name}"
-    return Hop(
-        Stage.FILTER_CHAIN,
-        "fail",
-        why,
-        server.id,
-        where,
-        policy,
-        cause,
-        _chain_evidence(server, where, mode),
-        {"mode": mode, "offer": made},
-    )
-
-
-def _why_no_chain(client: Proxy | None, target: Target, made: Offer, listener: Listener) -> tuple[str, str]:
-    if made.kind == "plaintext":
-        if client is None:
-            return (
-                "client-without-sidecar-server-strict",
-                "the caller has no sidecar, the server demands mutual TLS",
-            )
-        if target.tls_mode != "istio" and "tlsMode" in made.why:
-            return (
-                "auto-mtls-endpoint-not-labelled",
-                "the server demands mutual TLS, but its endpoint lacks the label security.istio.io/tlsMode=istio, "
-                "so the client's auto mTLS sends plaintext",
-            )
-        return (
-            "client-plaintext-server-strict",
-            "the client is told to send plaintext, the server demands mutual TLS",
-        )
-    if _match(listener, target, True, made.sni, MESH_ALPN) is not None:
-        return (
-            "tls-without-istio-alpn",
-            f"the server's chains for TLS want Istio's ALPN, the client offers {','.join(made.alpn) or 'none'}",
-        )
-    if any(
-        _match(listener, target, True, name, _alpn(client, made)) is not None
-        for candidate in listener.filter_chains
-        for name in candidate.filter_chain_match.server_names
-    ):
-        return "sni-matches-no-filter-chain", f"no filter chain takes the server name {made.sni or '(none)'}"
-    return "client-mtls-server-disable", "the server's port takes plaintext only, the client speaks TLS"
-
-
 # --- the handshake ----------------------------------------------------------------------------------------
 
 _VERSIONS = {"TLSv1_0": 10, "TLSv1_1": 11, "TLSv1_2": 12, "TLSv1_3": 13}
@@ -389,7 +214,7 @@ def handshake(
     offered = made.context.common_tls_context
     missing = missing_secret(server, wanted.common_tls_context)
     if missing is not None:
-        return _server_secret(server, missing, where)
+        return server_secret(server, missing, where)
     low = max(_versions(offered, client=True)[0], _versions(wanted.common_tls_context, client=False)[0])
     high = min(_versions(offered, client=True)[1], _versions(wanted.common_tls_context, client=False)[1])
     if low > high:
@@ -413,7 +238,7 @@ def handshake(
     return Hop(Stage.TLS_ACCEPT, "pass", "both accept the other's certificate", server.id, where)
 
 
-def _server_secret(server: Proxy, name: str, where: str) -> Hop:
+def server_secret(server: Proxy, name: str, where: str) -> Hop:
     return Hop(
         Stage.TLS_ACCEPT,
         "fail",
@@ -435,7 +260,7 @@ def never_delivered(proxy: Proxy) -> str | None:
     return next((e.name for e in config.secrets if e.warming and e.name not in arrived), None)
 
 
-def _client_only(mesh: Mesh, client: Proxy | None, made: Offer) -> list[Hop]:
+def client_only(mesh: Mesh, client: Proxy | None, made: Offer) -> list[Hop]:
     """What the client's own certificate tells where the server's proxy can't be read: what most others say of it."""
     if client is None or made.context is None or made.kind != "mtls":
         return []

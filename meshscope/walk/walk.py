@@ -8,10 +8,9 @@ from meshscope.envoy.request import Connection, HttpRequest
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
 from meshscope.istio.kubernetes import pod_ips
-from meshscope.istio.names import ClusterName
 from meshscope.model.findings import Unavailable
 from meshscope.model.names import OUTSIDE, WorkloadId
-from meshscope.walk import inbound, outbound, transport, upstream
+from meshscope.walk import filter_chain, inbound, outbound, transport, upstream
 from meshscope.walk.hops import Branch, Hop, Stage, Walk
 from meshscope.walk.upstream import Target
 
@@ -41,7 +40,7 @@ def walk(mesh: Mesh, call: Call) -> Walk:
 
 def _uncaptured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
     """A caller without a proxy, or with one that wasn't read."""
-    if call.server_name or (call.server_name is None and _has_sidecar(mesh, call.workload)):
+    if call.server_name or _has_sidecar(mesh, call.workload):
         return _unread_caller(mesh, call)
     who = "a caller outside the mesh" if call.workload == OUTSIDE else str(call.workload)
     capture = Hop(
@@ -52,7 +51,7 @@ def _uncaptured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
     targets, endpoint = upstream.kubernetes_targets(mesh, call.host, call.port)
     if not targets:
         return (Branch(1.0, (capture, endpoint)),)
-    offer = transport.Offer("plaintext", "the caller has no sidecar")
+    offer = transport.Offer("plaintext", "the caller has no sidecar", origin="no sidecar")
     share = 1.0 / len(targets)
     return tuple(
         Branch(share, (capture, endpoint, *_at_server(mesh, call, None, target, offer))) for target in targets
@@ -64,19 +63,22 @@ def _has_sidecar(mesh: Mesh, workload: WorkloadId) -> bool:
 
 
 def _unread_caller(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
-    """What the server makes of a call through a sidecar that wasn't read: mesh TLS, by the log's or Istio's own word."""
+    """What the server makes of a call through a sidecar that wasn't read: by its DestinationRules and the server's log."""
     capture = Hop(
         Stage.CAPTURE, "unknown", f"the proxy of {call.workload} wasn't read: its own part isn't known"
     )
     targets, endpoint = upstream.kubernetes_targets(mesh, call.host, call.port)
     if not targets:
         return (Branch(1.0, (capture, endpoint)),)
-    sni = call.server_name or str(ClusterName("outbound", call.port, "", call.host).sni)
-    offer = transport.Offer("mtls", "the caller's sidecar wasn't read", transport.MESH_ALPN, sni)
     share = 1.0 / len(targets)
-    return tuple(
-        Branch(share, (capture, endpoint, *_at_server(mesh, call, None, target, offer))) for target in targets
-    )
+    branches = []
+    for target in targets:
+        offer, offered = transport.intended_offer(
+            mesh, call.workload, call.host, call.port, target, call.server_name
+        )
+        hops = (capture, endpoint, offered, *_at_server(mesh, call, None, target, offer))
+        branches.append(Branch(share, hops))
+    return tuple(branches)
 
 
 def _connection(
@@ -140,15 +142,15 @@ def _at_server(
     mesh: Mesh, call: Call, client: Proxy | None, target: Target, offer: transport.Offer
 ) -> tuple[Hop, ...]:
     """The hops at the server's side, up to the first failure."""
-    hops: list[Hop] = list(transport.accept(mesh, client, target, offer))
-    if any(hop.outcome == "fail" for hop in hops):
+    hops: list[Hop] = list(filter_chain.accept(mesh, client, target, offer))
+    if any(hop.outcome == "fail" or "skipped" in hop.detail for hop in hops):
         return tuple(hops)
     connection = _connection(mesh, call, client, target, offer)
     if target.server is None or isinstance(target.server.config, Unavailable):
         unread = target.pod is not None and mesh.objects.has_proxy(target.pod) in {"istio", "both"}
         further = inbound.intended(mesh, target, call.request, connection) if unread else ()
     else:
-        chain = transport.chain(mesh, target, offer, client)
+        chain = filter_chain.chain(target, offer, client)
         further = inbound.hops(mesh, target, chain, call.request, connection) if chain is not None else ()
     for hop in further:
         hops.append(hop)
