@@ -4,7 +4,7 @@ A request keeps its x-request-id from proxy to proxy, and from call to call wher
 Among the failing lines of one id the one to blame is the deepest that a proxy made itself (its details aren't
 `via_upstream`), else the deepest of all: there the application answered. Lines that only say that the peer left
 (`DC`) follow from whoever left. Without shared ids, a failing answer of a workload follows from its own failing
-calls of the same moments.
+calls of the same moments. Of a cluster's counters the general ones (5xx, resets) follow from those that say why.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def consequences(edges: Iterable[ObservedEdge]) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     joined = _by_request(told, found)
     _by_workload(told, found, joined)
+    _by_counter(told, found)
     return {symptom: frozenset(sources) for symptom, sources in found.items()}
 
 
@@ -100,3 +101,47 @@ def _together(answer: Symptom, call: Symptom) -> bool:
     if not (answer.first and answer.last and call.first and call.last):
         return False
     return answer.first - SLACK <= call.last and call.first - SLACK <= answer.last
+
+
+RETRIED = frozenset({"upstream_rq_retry_limit_exceeded"})
+"""Counts requests whose every try failed in a way that another counter tells."""
+GENERAL = RETRIED | {
+    "upstream_rq_5xx",
+    "upstream_rq_rx_reset",
+    "upstream_rq_tx_reset",
+    "upstream_cx_destroy_remote_with_active_rq",
+}
+"""Counters of an Envoy cluster that failures of many kinds move."""
+TELLING = frozenset(
+    {
+        "upstream_rq_pending_overflow",
+        "upstream_rq_active_overflow",
+        "upstream_rq_retry_overflow",
+        "upstream_cx_overflow",
+        "upstream_cx_connect_fail",
+        "upstream_cx_connect_timeout",
+        "upstream_cx_none_healthy",
+        "upstream_cx_protocol_error",
+        "upstream_rq_timeout",
+        "upstream_rq_per_try_timeout",
+        "upstream_rq_max_duration_reached",
+    }
+)
+"""Counters that say of themselves why a request failed."""
+
+
+def _by_counter(told: list[tuple[ObservedEdge, Symptom]], found: dict[str, set[str]]) -> None:
+    """What a cluster's general counters count follows from what its telling ones do."""
+    groups: dict[tuple[str, str], list[Symptom]] = defaultdict(list)
+    for _, symptom in told:
+        if symptom.stat is not None:
+            groups[(str(symptom.proxy), symptom.cluster)].append(symptom)
+    for group in groups.values():
+        named = {symptom.stat[2]: symptom.id for symptom in group if symptom.stat is not None}
+        telling = {symptom for stat, symptom in named.items() if stat in TELLING}
+        retried = {symptom for stat, symptom in named.items() if stat in RETRIED}
+        for stat, symptom in named.items():
+            if stat in GENERAL:
+                sources = telling or (retried if stat not in RETRIED else set())
+                if sources:
+                    found[symptom] |= sources

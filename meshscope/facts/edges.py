@@ -90,9 +90,10 @@ class ObservedEdge:
             return
         for name in sorted(self.clusters):
             requests = int(proxy.moved.get("cluster", name, "upstream_rq_total") or 0)
+            answered = proxy.moved.get("cluster", name, "upstream_rq_completed") or 0
             for stat in seen.FAILING_CLUSTER_STATS:
                 count = proxy.moved.get("cluster", name, stat) or 0
-                if count > 0:
+                if count > 0 and (answered or stat not in seen.ORDINARY_FOR_TCP):
                     yield Symptom(
                         id=f"{proxy.id}|counter|{name}|{stat}",
                         proxy=proxy.id,

@@ -198,3 +198,6 @@ FAILING_CLUSTER_STATS = (
     "outlier_detection_ejections_overflow",
 )
 """Counters of an Envoy cluster that move only when something fails (or, for ejections, is acted upon)."""
+
+ORDINARY_FOR_TCP = frozenset({"upstream_cx_destroy_remote_with_active_rq"})
+"""Counters that every TCP connection moves which its server closes; only HTTP completes requests."""

@@ -93,12 +93,15 @@ def decided(hop: Hop) -> tuple[Evidence, ...]:
     return (*hop.evidence, said) if hop.object else hop.evidence
 
 
-def confidence(shown: Shown, *, predicted: bool) -> float | None:
-    """How sure: None means no claim at all, because it would have been seen and wasn't."""
+def confidence(shown: Shown, *, predicted: bool, telling: bool = False) -> float | None:
+    """How sure: None means no claim at all, because it would have been seen and wasn't.
+
+    `telling`: the counters have one meaning only, so that they need no prediction.
+    """
     if any(symptom.from_log for symptom in shown.symptoms):
         return CERTAIN if predicted else SEEN
     if shown:
-        return COUNTED if predicted else LIKELY
+        return COUNTED if predicted or telling else LIKELY
     if shown.hints and predicted:
         return COUNTED
     return PREDICTED if predicted and shown.blind else None
@@ -119,12 +122,14 @@ def claims(
     caused_by: tuple[CausedBy, ...] = (),
     ruled_out: tuple[RuledOut, ...] = (),
     at_most: float = 1.0,
+    telling: bool = False,
 ) -> Iterator[Claim]:
     """The claim that `rule` is the cause on this edge, or nothing where its effect would have been seen and wasn't.
 
-    Without `predicted` a `stage` is needed: the hop at which a cause of this kind decides.
+    Without `predicted` a `stage` is needed: the hop at which a cause of this kind decides. `telling`: the counters
+    given to `shown_by` mean this cause and no other.
     """
-    sure = confidence(shown, predicted=predicted is not None)
+    sure = confidence(shown, predicted=predicted is not None, telling=telling)
     if sure is None:
         return
     evidence = (*shown.evidence, *(decided(predicted.hop) if predicted is not None else ()))

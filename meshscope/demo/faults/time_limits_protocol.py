@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshscope.demo.faults.registry import fault
-from meshscope.demo.spec import Behaviour, Json, MeshSpec, Port, Workload
+from meshscope.demo.spec import Behaviour, Flow, Json, MeshSpec, Port, Workload
 
 
 @fault("route-timeout", "details answers after a second, the route waits 300 ms")
@@ -21,6 +21,60 @@ def route_timeout(spec: MeshSpec) -> None:
     """)
 
 
+@fault(
+    "per-try-timeout", "details answers after a second, each of three tries may take 200 ms", settle_seconds=2
+)
+def per_try_timeout(spec: MeshSpec) -> None:
+    spec.workload("details-v1").behaviour = Behaviour(delay_ms=1000)
+    spec.add("""
+        apiVersion: networking.istio.io/v1
+        kind: VirtualService
+        metadata: {name: details, namespace: bookinfo}
+        spec:
+          hosts: [details]
+          http:
+          - retries: {attempts: 2, perTryTimeout: 0.2s, retryOn: 5xx}
+            route: [{destination: {host: details}}]
+    """)
+
+
+@fault(
+    "stream-idle-timeout", "details sends headers and no body; an EnvoyFilter ends streams idle for 400 ms"
+)
+def stream_idle_timeout(spec: MeshSpec) -> None:
+    spec.workload("details-v1").behaviour = Behaviour("stall-body")
+    _outbound_route(spec, "details", "details-idle", {"idle_timeout": "0.4s"})
+
+
+@fault("max-stream-duration", "details answers after a second; an EnvoyFilter lets streams live for 400 ms")
+def max_stream_duration(spec: MeshSpec) -> None:
+    spec.workload("details-v1").behaviour = Behaviour(delay_ms=1000)
+    _outbound_route(
+        spec, "details", "details-duration", {"max_stream_duration": {"max_stream_duration": "0.4s"}}
+    )
+
+
+@fault("caller-gave-up", "details answers after a second, the client's application leaves after 200 ms")
+def caller_gave_up(spec: MeshSpec) -> None:
+    url = "http://details:9080/details/0?delay_ms=1000"
+    spec.flows.append(Flow("details-impatient", "bookinfo/client", url, rate=5, give_up_ms=200))
+
+
+@fault("retries-exhausted", "details answers 503 to every try, and calls to it are tried three times")
+def retries_exhausted(spec: MeshSpec) -> None:
+    spec.workload("details-v1").behaviour = Behaviour(status=503)
+    spec.add("""
+        apiVersion: networking.istio.io/v1
+        kind: VirtualService
+        metadata: {name: details, namespace: bookinfo}
+        spec:
+          hosts: [details]
+          http:
+          - retries: {attempts: 2, retryOn: 5xx}
+            route: [{destination: {host: details}}]
+    """)
+
+
 @fault("fault-abort", "a forgotten fault injection answers half of the calls to ratings with 500")
 def fault_abort(spec: MeshSpec) -> None:
     spec.add("""
@@ -31,6 +85,66 @@ def fault_abort(spec: MeshSpec) -> None:
           hosts: [ratings]
           http:
           - fault: {abort: {httpStatus: 500, percentage: {value: 50}}}
+            route: [{destination: {host: ratings}}]
+    """)
+
+
+@fault("http2-to-http1-app", "the port of details is named http2, and its application knows HTTP/1.1 only")
+def http2_to_http1_app(spec: MeshSpec) -> None:
+    spec.add("""
+        apiVersion: v1
+        kind: Service
+        metadata: {name: details, namespace: bookinfo, labels: {app: details, service: details}}
+        spec:
+          selector: {app: details}
+          ports: [{name: http2, port: 9080, targetPort: 9080, protocol: TCP}]
+    """)
+
+
+@fault("app-not-http", "the application of details answers requests with something that isn't HTTP")
+def app_not_http(spec: MeshSpec) -> None:
+    spec.workload("details-v1").behaviour = Behaviour("garbage")
+
+
+@fault("caller-not-http", "a legacy client speaks a protocol of its own to the HTTP port of details")
+def caller_not_http(spec: MeshSpec) -> None:
+    spec.add("""
+        apiVersion: security.istio.io/v1
+        kind: PeerAuthentication
+        metadata: {name: details, namespace: bookinfo}
+        spec:
+          selector: {matchLabels: {app: details}}
+          mtls: {mode: PERMISSIVE}
+    """)
+    raw = "HELO details\r\nLOOKUP 0\r\n\r\n"
+    spec.flows.append(Flow("helo", "legacy/legacy-client", "http://details.bookinfo:9080/", rate=3, raw=raw))
+
+
+@fault(
+    "request-headers-too-big",
+    "the client sends a cookie of 80 KB to details, which is more than proxies take",
+)
+def request_headers_too_big(spec: MeshSpec) -> None:
+    headers = {"cookie": "session=" + "x" * 80_000}
+    url = "http://details:9080/details/0"
+    spec.flows.append(Flow("big-cookie", "bookinfo/client", url, rate=3, headers=headers))
+
+
+@fault("response-headers-too-big", "details answers with a header of 128 KB, which is more than proxies take")
+def response_headers_too_big(spec: MeshSpec) -> None:
+    spec.workload("details-v1").behaviour = Behaviour("huge-headers")
+
+
+@fault("fault-delay", "a forgotten fault injection delays half of the calls to ratings by 300 ms")
+def fault_delay(spec: MeshSpec) -> None:
+    spec.add("""
+        apiVersion: networking.istio.io/v1
+        kind: VirtualService
+        metadata: {name: ratings, namespace: bookinfo}
+        spec:
+          hosts: [ratings]
+          http:
+          - fault: {delay: {fixedDelay: 0.3s, percentage: {value: 50}}}
             route: [{destination: {host: ratings}}]
     """)
 
@@ -86,6 +200,38 @@ def _rate_limit_service(spec: MeshSpec, behaviour: Behaviour) -> None:
     }
     actions = [{"actions": [{"request_headers": {"header_name": ":path", "descriptor_key": "PATH"}}]}]
     _inbound_filter(spec, "ratings", "ratings-quota", "envoy.filters.http.ratelimit", limit, actions)
+
+
+def _outbound_route(spec: MeshSpec, service: str, name: str, limits: Json) -> None:
+    """An EnvoyFilter that merges limits into the callers' routes to a service, and what it comes to."""
+    host = f"{service}.bookinfo.svc.cluster.local"
+    spec.objects.append(
+        {
+            "apiVersion": "networking.istio.io/v1alpha3",
+            "kind": "EnvoyFilter",
+            "metadata": {"name": name, "namespace": "bookinfo"},
+            "spec": {
+                "configPatches": [
+                    {
+                        "applyTo": "HTTP_ROUTE",
+                        "match": {
+                            "context": "SIDECAR_OUTBOUND",
+                            "routeConfiguration": {"vhost": {"name": f"{host}:9080"}},
+                        },
+                        "patch": {"operation": "MERGE", "value": {"route": limits}},
+                    }
+                ]
+            },
+        }
+    )
+
+    def change(config: Json) -> None:
+        for virtual_host in config["virtual_hosts"]:
+            if virtual_host["name"] == f"{host}:9080":
+                for route in virtual_host["routes"]:
+                    route["route"].update(limits)
+
+    spec.patch("*", "route", "9080", change)
 
 
 def _inbound_filter(
