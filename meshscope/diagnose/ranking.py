@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from meshscope.model.findings import SEVERITIES, Edge, Evidence, Finding, RuledOut, Severity
+from meshscope.model.findings import SEVERITIES, CausedBy, Edge, Evidence, Finding, RuledOut, Severity
 from meshscope.rules.rule import Claim
 
 CLEARLY_BETTER = 0.15
@@ -153,7 +153,7 @@ def finding(candidate: Candidate, cluster: str) -> Finding:
         affected=candidate.edges,
         title=best.title or rule.title,
         explanation=best.explanation,
-        caused_by=tuple(dict.fromkeys(cause for claim in candidate.claims for cause in claim.caused_by)),
+        caused_by=_caused_by(candidate.claims),
         evidence=_unique(candidate.claims),
         fix=tuple(dict.fromkeys(fix for claim in (best, *candidate.claims) for fix in claim.fix))[
             :MOST_FIXES
@@ -170,6 +170,18 @@ MOST_FIXES = 4
 def _unique(claims: tuple[Claim, ...]) -> tuple[Evidence, ...]:
     ordered = sorted(claims, key=lambda claim: -claim.confidence)
     return tuple(dict.fromkeys(evidence for claim in ordered for evidence in claim.evidence))[:MOST_EVIDENCE]
+
+
+def _caused_by(claims: tuple[Claim, ...]) -> tuple[CausedBy, ...]:
+    """What made it come to the cause; told alike on several edges it is one, with the first edges' evidence."""
+    merged: dict[tuple[str, str], CausedBy] = {}
+    for claim in claims:
+        for cause in claim.caused_by:
+            key = (cause.cause, cause.explanation)
+            known = merged.get(key, CausedBy(cause.cause, cause.explanation))
+            evidence = tuple(dict.fromkeys((*known.evidence, *cause.evidence)))[:MOST_FIXES]
+            merged[key] = CausedBy(cause.cause, cause.explanation, evidence)
+    return tuple(merged.values())
 
 
 def fingerprint(code: str, cluster: str, subject: str, discriminator: str) -> str:

@@ -85,7 +85,7 @@ class _Text:
     def _evidence(self, evidence: tuple[Evidence, ...]) -> Iterator[Line]:
         shown = evidence if self.verbose else evidence[:_FEW_EVIDENCE]
         for label, item in _first_labelled("evidence", shown):
-            yield [(f"  {label:<{_LABEL}}", "dim"), (" · ".join(filter(None, (item.source, item.where))), "")]
+            yield [(f"  {label:<{_LABEL}}", "dim"), (_place(item), "")]
             if item.quote:
                 quote = item.quote if self.verbose else shorten(item.quote, 3 * (self.width - _LABEL - 4))
                 yield from self._indented(quote, _LABEL + 4, "italic")
@@ -163,6 +163,14 @@ class _Text:
         for paragraph in text.split("\n"):
             lines += textwrap.wrap(paragraph, width, break_long_words=False, break_on_hyphens=False)
         return lines
+
+
+def _place(item: Evidence) -> str:
+    """Source and where in it; a path that names the proxy already says the source."""
+    proxy = item.source.removeprefix("proxy ")
+    if item.where.startswith(f"proxies/{proxy}/"):
+        return item.where
+    return " · ".join(filter(None, (item.source, item.where)))
 
 
 def _first_labelled(label: str, items: Iterable[T]) -> Iterator[tuple[str, T]]:
