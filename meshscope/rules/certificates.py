@@ -189,6 +189,7 @@ def _by_blame(predicted: tuple[Predicted, ...]) -> dict[ProxyId, Predicted]:
 
 def workload_of(facts: Facts, identity: ProxyId) -> ObjectRef:
     """The workload of a proxy, as a finding's subject."""
+    facts.note("kubernetes")
     proxy = facts.whole.proxies.get(identity)
     return facts.workload(proxy) if proxy is not None else ObjectRef("Pod", identity.pod, identity.namespace)
 
