@@ -46,15 +46,30 @@ def sanitized(manager: HttpConnectionManager, path: str) -> SanitizedPath:
             return SanitizedPath(path, "reject")
         bare = normal
     if manager.merge_slashes:
-        bare = re.sub("/+", "/", bare)
+        bare = _slashes_merged(bare)
     return SanitizedPath(bare + mark + query, action)
+
+
+def _slashes_merged(path: str) -> str:
+    """Runs of slashes become one; a path of slashes alone becomes two, as Envoy has it."""
+    if "//" not in path:
+        return path
+    segments = "/".join(segment for segment in path.split("/") if segment)
+    return "/" * path.startswith("/") + segments + "/" * path.endswith("/")
 
 
 _UNESCAPING = frozenset({"REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"})
 
 
+_DOT_SEGMENT_PARAMETERS = re.compile(r"(?<=/)(\.\.?);[^/]*")
+
+
 def rfc_normalized(path: str) -> str | None:
-    """The path (without query), dot segments removed, escapes made uniform; None where it is refused."""
+    """The path (without query), dot segments removed, escapes made uniform; None where it is refused.
+
+    A dot segment loses its parameters first (`..;x` is `..`), where its dots aren't escaped.
+    """
+    path = _DOT_SEGMENT_PARAMETERS.sub(r"\1", path)
     output: list[str] = []
     at = 0
     while at < len(path):
@@ -65,14 +80,13 @@ def rfc_normalized(path: str) -> str | None:
             output.append(".")
             at += dot
         elif path[at] == "%":
-            piece, at = _escape_sequence(path, at)
-            if piece is None:
+            at = _after_percent(path, at, output)
+            if at < 0:
                 return None
-            output.append(piece)
         else:
-            output.append(_canonical(path[at]))
+            output.extend(_canonical(path[at]))
             at += 1
-    return "".join(output)
+    return "".join(output).replace(_STRAY_PERCENT, "%")
 
 
 def _dot_length(path: str, at: int) -> int:
@@ -109,15 +123,35 @@ def _back_up(output: list[str]) -> None:
             output.pop()
 
 
-def _escape_sequence(path: str, at: int) -> tuple[str | None, int]:
-    """The escape at `at` as it is written out (None: refused), and where it ends."""
+_STRAY_PERCENT = "\ufffe"
+"""Stands in the output for a `%` that begins no escape, which matters until the two places after it are full."""
+
+
+def _after_percent(path: str, at: int, output: list[str]) -> int:
+    """Writes what becomes of the `%` at `at`; where to go on after it, -1 where the path is refused."""
     digits = path[at + 1 : at + 3]
     if len(digits) < 2 or not _HEX.issuperset(digits):
-        return "%", at + 1
+        output.append(_STRAY_PERCENT)
+        return at + 1
     character = chr(int(digits, 16))
     if character == "\x00":
-        return None, at + 3
-    return (character if character in _UNRESERVED else path[at : at + 3]), at + 3
+        return -1
+    if character in _UNRESERVED:
+        output.append(character)
+        _keep_stray(output, path[at + 3 : at + 4])
+    else:
+        output.extend(path[at : at + 3])
+    return at + 3
+
+
+def _keep_stray(output: list[str], following: str) -> None:
+    """Escapes a stray `%` that the character just unescaped would turn into the beginning of an escape."""
+    for place, after in ((-3, output[-2:]), (-2, [*output[-1:], following])):
+        if output[place : place + 1 or None] == [_STRAY_PERCENT] and all(
+            each and each in _HEX for each in after
+        ):
+            output[place : place + 1] = ["%", "2", "5"]
+            return
 
 
 def _canonical(character: str) -> str:

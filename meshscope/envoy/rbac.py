@@ -281,10 +281,7 @@ def _either(
 
 
 def _authenticated(wanted: Authenticated, connection: Connection) -> _Leaf:
-    """True for any TLS where no name is asked for; else one of the peer's names must match.
-
-    A peer without a certificate, or without any name in it, has the empty name.
-    """
+    """True for any TLS where no name is asked for; else one of the peer's names must match."""
     actual = ", ".join(connection.peer_principals)
     if not actual:
         actual = "absent (no client certificate)" if connection.encrypted else "absent (plaintext)"
@@ -299,10 +296,15 @@ def _authenticated(wanted: Authenticated, connection: Connection) -> _Leaf:
     if name is None or not connection.encrypted:
         words = (lambda: "any") if name is None else (lambda: string_words(name))
         return _Leaf(connection.encrypted, "principal", actual, words)
-    truth = matching.any_of(
-        matching.string_matches(name, each) for each in connection.peer_principals or ("",)
-    )
+    truth = matching.any_of(matching.string_matches(name, each) for each in _peer_names(connection))
     return _Leaf(truth, "principal", actual, lambda: string_words(name))
+
+
+def _peer_names(connection: Connection) -> tuple[str, ...]:
+    """The names that Envoy tries. The subject is always among them: empty where there is none in it."""
+    names = connection.peer_principals
+    has_subject = any("=" in name and "://" not in name for name in names)
+    return names if has_subject else (*names, "")
 
 
 def _address(subject: str, cidr: CidrRange, address: str) -> _Leaf:

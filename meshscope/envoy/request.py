@@ -18,8 +18,8 @@ class HttpRequest(msgspec.Struct, frozen=True):
     partial: bool = False
     """Whether it was read off a log line: a header that isn't here may have been there all the same."""
 
-    def header(self, name: str) -> str | None:
-        """A header's value as Envoy's matchers see it: pseudo headers too, several values joined by comma."""
+    def values(self, name: str) -> tuple[str, ...]:
+        """A header's values, each line's by itself, pseudo headers too; empty where it is absent."""
         pseudo = {
             ":method": self.method,
             ":authority": self.authority,
@@ -30,8 +30,12 @@ class HttpRequest(msgspec.Struct, frozen=True):
         if lowered == "host":
             lowered = ":authority"
         if lowered in pseudo:
-            return pseudo[lowered]
-        values = [value for key, value in self.headers if key.lower() == lowered]
+            return (pseudo[lowered],)
+        return tuple(value for key, value in self.headers if key.lower() == lowered)
+
+    def header(self, name: str) -> str | None:
+        """A header's values in one text, joined by comma; None where it is absent."""
+        values = self.values(name)
         return ",".join(values) if values else None
 
     @property
@@ -49,7 +53,8 @@ class Connection(msgspec.Struct, frozen=True):
     server_name: str = ""
     """SNI of the TLS handshake, "" for plaintext."""
     peer_principals: tuple[str, ...] = ()
-    """URI SANs of the peer's verified certificate, else its subject; empty without mTLS."""
+    """The names in the peer's verified certificate, all of which Envoy tries: URI SANs, DNS SANs, and the
+    subject ("CN=…,O=…") where it isn't empty (Istio's is). Empty without mTLS."""
     mtls: bool = False
     """The peer showed a certificate and it was verified."""
     dynamic_metadata: dict[str, Any] = {}

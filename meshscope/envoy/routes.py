@@ -6,6 +6,7 @@ a request, fraction before path, exact domain before wildcards) is the implement
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -56,15 +57,30 @@ class RouteOutcome(Struct, frozen=True):
     why: str = ""
 
 
-def normalized(manager: HttpConnectionManager, request: HttpRequest, local_port: int = 0) -> HttpRequest:
-    """The request as the connection manager hands it to the filters: path and host options applied.
+def normalized(
+    manager: HttpConnectionManager, request: HttpRequest, connection: Connection | None = None
+) -> HttpRequest:
+    """The request as the connection manager hands it to the filters: path, host and scheme.
 
-    `local_port` is the listener's port, for strip_matching_host_port. Whether the manager answers by itself
-    (400, 307) instead is told by `paths.sanitized`.
+    Without a connection the scheme stays as it is, and strip_matching_host_port without effect. Whether the
+    manager answers by itself (400, 307) instead is told by `paths.sanitized`.
     """
     path = paths.sanitized(manager, request.path).path
-    authority = _host(manager, request.authority, local_port)
-    return msgspec.structs.replace(request, path=path, authority=authority)
+    authority = _host(manager, request.authority, connection.destination_port if connection else 0)
+    changed = msgspec.structs.replace(request, path=path, authority=authority)
+    return _with_scheme(manager, changed, connection) if connection else changed
+
+
+def _with_scheme(manager: HttpConnectionManager, request: HttpRequest, connection: Connection) -> HttpRequest:
+    """x-forwarded-proto and :scheme as Envoy sets them: the caller's word, else the connection's."""
+    own = "https" if connection.encrypted else "http"
+    forwarded = "" if manager.use_remote_address else request.header("x-forwarded-proto")
+    others = tuple((name, value) for name, value in request.headers if name.lower() != "x-forwarded-proto")
+    return msgspec.structs.replace(
+        request,
+        scheme=forwarded if forwarded in ("http", "https") else own,
+        headers=(*others, ("x-forwarded-proto", forwarded or own)),
+    )
 
 
 def _host(manager: HttpConnectionManager, authority: str, local_port: int) -> str:
@@ -143,9 +159,7 @@ def _tls_redirect(host: VirtualHost, request: HttpRequest, connection: Connectio
 
 def _forwarded_scheme(request: HttpRequest, connection: Connection) -> str:
     forwarded = request.header("x-forwarded-proto")
-    if forwarded in ("http", "https"):
-        return forwarded
-    return "https" if connection.encrypted else request.scheme
+    return forwarded or ("https" if connection.encrypted else request.scheme)
 
 
 def _outcomes(
@@ -212,6 +226,9 @@ def _conditions(
         yield Undecided("the route asks for filter state")
 
 
+_SEGMENT_PARAMETERS = re.compile(";[^/]*")
+
+
 def _path_matches(match: RouteMatch, request: HttpRequest, config: RouteConfiguration) -> Truth:
     if match.connect_matcher is not None:
         return request.method == "CONNECT"
@@ -219,7 +236,7 @@ def _path_matches(match: RouteMatch, request: HttpRequest, config: RouteConfigur
         return False  # a CONNECT request has no path, and matches nothing but a connect_matcher
     path = request.path_without_query
     if config.ignore_path_parameters_in_path_matching:
-        path = path.partition(";")[0]
+        path = _SEGMENT_PARAMETERS.sub("", path)
     ignore_case = not match.case_sensitive
     if match.prefix is not None:
         return matching.string_matches(StringMatcher(prefix=match.prefix, ignore_case=ignore_case), path)

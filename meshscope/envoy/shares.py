@@ -32,6 +32,8 @@ class RandomNumbers(Struct, frozen=True):
         high = min(high, modulus)
         if low >= high:
             return RandomNumbers(spans=())
+        if self.spans == ((0, self.modulus),):
+            return RandomNumbers(modulus, ((low, high),), self.factor)
         whole = math.lcm(self.modulus, modulus)
         if len(self.spans) * (whole // self.modulus) + whole // modulus > _MOST_SPANS:
             return RandomNumbers(self.modulus, self.spans, self.factor * (high - low) / modulus)

@@ -1,0 +1,1 @@
+"""Compares meshscope's reading of Envoy's configuration with what a real Envoy does."""
