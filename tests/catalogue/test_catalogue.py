@@ -24,7 +24,12 @@ from tests.catalogue.expectations import UNDECIDABLE
 
 pytestmark = pytest.mark.slow
 
-FAULTS = tuple(entry.name for entry in catalogue() if entry.available)
+FAULTS = tuple(
+    pytest.param(entry.name, marks=pytest.mark.xdist_group(entry.name))
+    for entry in catalogue()
+    if entry.available
+)
+"""One worker takes all of a fault's tests, or the others would wait for its capture."""
 
 
 @pytest.fixture(scope="session")
