@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meshscope.demo.faults.registry import fault
 from meshscope.demo.mesh import DemoMesh
-from meshscope.demo.spec import Flow, MeshSpec
+from meshscope.demo.spec import Flow, Json, MeshSpec
 
 
 def _stop_istiod(mesh: DemoMesh) -> None:
@@ -33,3 +33,19 @@ def not_injected(spec: MeshSpec) -> None:
 def inbound_port_skipped(spec: MeshSpec) -> None:
     details = spec.workload("details-v1")
     details.annotations["traffic.sidecar.istio.io/excludeInboundPorts"] = "9080"
+
+
+@fault(
+    "proxy-endpoints-stale",
+    "the application of details moved to another port; productpage's sidecar still holds the old one",
+)
+def proxy_endpoints_stale(spec: MeshSpec) -> None:
+    """istiod believes it has told everybody: a push was lost, as happens with a changed targetPort."""
+
+    def old_port(assignment: Json) -> None:
+        for locality in assignment["endpoints"]:
+            for endpoint in locality["lb_endpoints"]:
+                endpoint["endpoint"]["address"]["socket_address"]["port_value"] = 9081
+
+    host = "outbound|9080||details.bookinfo.svc.cluster.local"
+    spec.patch("bookinfo/productpage-v1", "endpoints", host, old_port)

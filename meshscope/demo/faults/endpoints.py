@@ -6,6 +6,32 @@ from meshscope.demo.faults.registry import fault
 from meshscope.demo.spec import Behaviour, Flow, Json, MeshSpec
 
 
+@fault("service-selects-no-pods", "a misspelt selector: the Service details selects no workload's pods")
+def service_selects_no_pods(spec: MeshSpec) -> None:
+    spec.find("Service", "details")["spec"]["selector"] = {"app": "detials"}
+
+
+@fault("subset-selects-no-pods", "the subset v2 of details has labels that none of its pods carries")
+def subset_selects_no_pods(spec: MeshSpec) -> None:
+    spec.add("""
+        apiVersion: networking.istio.io/v1
+        kind: DestinationRule
+        metadata: {name: details, namespace: bookinfo}
+        spec:
+          host: details
+          subsets: [{name: v2, labels: {version: v2}}]
+    """)
+    spec.add("""
+        apiVersion: networking.istio.io/v1
+        kind: VirtualService
+        metadata: {name: details, namespace: bookinfo}
+        spec:
+          hosts: [details]
+          http:
+          - route: [{destination: {host: details, subset: v2}}]
+    """)
+
+
 @fault("no-endpoints", "the only pod of details is not ready: its application does not listen")
 def no_endpoints(spec: MeshSpec) -> None:
     workload = spec.workload("details-v1")
