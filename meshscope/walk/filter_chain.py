@@ -1,7 +1,8 @@
 """Whether the server's side takes what the client offers: by its filter chains, else by the policy meant for it.
 
-Details of the FILTER_CHAIN hops: `mode` (the PeerAuthentication in force), `offer`, `chain` (its name), `intended`
-(read off Kubernetes because the proxy wasn't read), `skipped` (the annotation by which the port bypasses the sidecar).
+Details of the FILTER_CHAIN hops: `endpoint` (IP:PORT), `mode` (the PeerAuthentication in force), `offer`, `chain` (its
+name), `intended` (read off Kubernetes because the proxy wasn't read), `skipped` (the annotation by which the port
+bypasses the sidecar), `server_names` (those that chains of the port take).
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ def accept(mesh: Mesh, client: Proxy | None, target: Target, made: Offer) -> lis
     return _taken(mesh, server, client, target, made, listener, found)
 
 
+def _told(target: Target, made: Offer) -> dict[str, Any]:
+    return {"endpoint": f"{target.address}:{target.port}", "offer": made}
+
+
 def _taken(
     mesh: Mesh,
     server: Proxy,
@@ -93,7 +98,7 @@ def _taken(
 ) -> list[Hop]:
     where = f"listener {listener.name} / filter chain {found.name or '(unnamed)'}"
     policy, mode = _policy(mesh, target)
-    detail: dict[str, Any] = {"mode": mode, "chain": found.name, "offer": made}
+    detail = {**_told(target, made), "mode": mode, "chain": found.name}
 
     def hop(outcome: Outcome, decision: str, cause: str = "", evidence: tuple[Evidence, ...] = ()) -> Hop:
         return Hop(Stage.FILTER_CHAIN, outcome, decision, server.id, where, policy, cause, evidence, detail)
@@ -171,7 +176,8 @@ def _no_chain(
     cause, why = _why_no_chain(client, target, made, listener)
     where = f"listener {listener.name}"
     evidence = _held(server, where, mode)
-    detail = {"mode": mode, "offer": made}
+    names = sorted({name for one in listener.filter_chains for name in one.filter_chain_match.server_names})
+    detail = {**_told(target, made), "mode": mode, "server_names": names}
     return Hop(Stage.FILTER_CHAIN, "fail", why, server.id, where, policy, cause, evidence, detail)
 
 
@@ -208,7 +214,7 @@ def _plaintext_refused(made: Offer) -> tuple[str, str]:
 
 def _past_the_sidecar(target: Target, made: Offer, annotation: str) -> Hop:
     pod = target.pod.ref if target.pod is not None else None
-    detail = {"skipped": annotation, "offer": made}
+    detail = {**_told(target, made), "skipped": annotation}
     said_by = "kubernetes" if target.server is None or pod else f"proxy {target.server.id}"
     source = Evidence(said_by, f"{pod or 'bootstrap node metadata'}: annotations", annotation)
     if made.kind == "plaintext":
@@ -232,7 +238,7 @@ def _past_the_sidecar(target: Target, made: Offer, annotation: str) -> Hop:
 def _by_policy(mesh: Mesh, target: Target, made: Offer) -> list[Hop]:
     """What a server whose proxy wasn't read is meant to take, by the PeerAuthentication in force."""
     pod = target.pod
-    detail: dict[str, Any] = {"offer": made, "intended": True}
+    detail = {**_told(target, made), "intended": True}
     if pod is None:
         unknown = f"nothing is known of {target.address}:{target.port}"
         return [Hop(Stage.FILTER_CHAIN, "unknown", unknown, detail=detail)]
@@ -292,5 +298,5 @@ def _without_sidecar(target: Target, made: Offer, pod: ObjectRef) -> Hop:
         kubernetes=pod,
         cause="client-mtls-server-without-sidecar",
         evidence=(Evidence("kubernetes", str(pod), "no container istio-proxy"),),
-        detail={"offer": made},
+        detail=_told(target, made),
     )

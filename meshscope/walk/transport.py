@@ -209,33 +209,54 @@ def handshake(
     """Whether both sides accept each other, computed from the certificates in the two dumps at the capture's time."""
     server = target.server
     assert server is not None
+    if made.context is None and made.kind == "tls" and wanted.require_client_certificate:
+        return _no_client_certificate(server, where)
     if made.context is None:
         return Hop(Stage.TLS_ACCEPT, "unknown", "nothing is known of the client's TLS", server.id, where)
     offered = made.context.common_tls_context
     missing = missing_secret(server, wanted.common_tls_context)
     if missing is not None:
         return server_secret(server, missing, where)
-    low = max(_versions(offered, client=True)[0], _versions(wanted.common_tls_context, client=False)[0])
-    high = min(_versions(offered, client=True)[1], _versions(wanted.common_tls_context, client=False)[1])
-    if low > high:
-        return Hop(
-            Stage.TLS_ACCEPT,
-            "fail",
-            "the two have no TLS version in common",
-            server.id,
-            where,
-            cause="tls-version-mismatch",
-            detail={
-                "client": _versions(offered, client=True),
-                "server": _versions(wanted.common_tls_context, client=False),
-            },
-        )
+    ours, theirs = _versions(offered, client=True), _versions(wanted.common_tls_context, client=False)
+    if max(ours[0], theirs[0]) > min(ours[1], theirs[1]):
+        return _no_common_version(server, client, where, ours, theirs)
     problem = _server_certificate(mesh, client, server, made, wanted) or _client_certificate(
         mesh, client, server, made, wanted, where
     )
     if problem is not None:
         return problem
     return Hop(Stage.TLS_ACCEPT, "pass", "both accept the other's certificate", server.id, where)
+
+
+def _no_common_version(
+    server: Proxy, client: Proxy | None, where: str, ours: tuple[int, int], theirs: tuple[int, int]
+) -> Hop:
+    sides = [("client", client, ours), ("server", server, theirs)]
+    said = tuple(
+        Evidence(f"proxy {proxy.id}", proxy.path(Part.CONFIG_DUMP), f"the {side} speaks {_span(versions)}")
+        for side, proxy, versions in sides
+        if proxy is not None
+    )
+    words = f"the client speaks {_span(ours)}, the server {_span(theirs)}: no TLS version in common"
+    return Hop(
+        Stage.TLS_ACCEPT,
+        "fail",
+        words,
+        server.id,
+        where,
+        cause="tls-version-mismatch",
+        evidence=said,
+        detail={
+            "client": _span(ours),
+            "server": _span(theirs),
+            "older": "client" if ours < theirs else "server",
+        },
+    )
+
+
+def _span(versions: tuple[int, int]) -> str:
+    low, high = (f"1.{version - 10}" for version in versions)
+    return f"TLS {low}" if low == high else f"TLS {low} to {high}"
 
 
 def server_secret(server: Proxy, name: str, where: str) -> Hop:
@@ -452,6 +473,22 @@ def san_cause(actual: str, expected: tuple[str, ...]) -> str:
     return "san-mismatch-service-account" if same else "san-mismatch-trust-domain"
 
 
+def _no_client_certificate(server: Proxy, where: str) -> Hop:
+    words = "the server demands a client certificate, the client sends none"
+    said = Evidence(
+        f"proxy {server.id}", f"{server.path(Part.CONFIG_DUMP)}: {where}", "require_client_certificate: true"
+    )
+    return Hop(
+        Stage.TLS_ACCEPT,
+        "fail",
+        words,
+        server.id,
+        where,
+        cause="client-sends-no-certificate",
+        evidence=(said,),
+    )
+
+
 def _client_certificate(
     mesh: Mesh, client: Proxy | None, server: Proxy, made: Offer, wanted: DownstreamTlsContext, where: str
 ) -> Hop | None:
@@ -459,14 +496,7 @@ def _client_certificate(
     if made.kind == "tls":
         if not wanted.require_client_certificate:
             return None
-        return Hop(
-            Stage.TLS_ACCEPT,
-            "fail",
-            "the server demands a client certificate, the client sends none",
-            server.id,
-            where,
-            cause="client-sends-no-certificate",
-        )
+        return _no_client_certificate(server, where)
     if client is None or made.context is None:
         return None
     chain_ = certificates(client, made.context.common_tls_context)
