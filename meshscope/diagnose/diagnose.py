@@ -163,14 +163,19 @@ def run(rules: Iterable[LoadedRule], shared: SharedFacts) -> tuple[list[Claim], 
 
 
 def _unread(mesh: Mesh, shared: SharedFacts) -> Iterable[Unknown]:
-    """Sidecars that run and that the source doesn't have: what they saw is missing from every verdict."""
+    """Sidecars that run and that the source doesn't have: what they saw is missing from every verdict.
+
+    Where all proxies are asked about, all that are missing count: a caller that wasn't read may fail unseen.
+    """
+    everything = len(shared.proxies) == len(mesh.proxies)
     called = {edge.key.host for edge in shared.observed}
     missing = []
     for pod in mesh.objects.pods:
         identity = ProxyId(pod.metadata.namespace, pod.metadata.name)
         if identity in mesh.proxies or mesh.objects.has_proxy(pod) not in {"istio", "both"} or finished(pod):
             continue
-        if any(mesh.fqdn(service.ref) in called for service in mesh.objects.services_selecting(pod)):
+        services = mesh.objects.services_selecting(pod)
+        if everything or any(mesh.fqdn(service.ref) in called for service in services):
             missing.append(str(identity))
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
