@@ -198,3 +198,27 @@ def edit(ref: ObjectRef, effect: str) -> Fix:
     """The command that opens an object of Istio's in an editor."""
     kind = f"{ref.kind.lower()}.{ref.group}" if ref.group else ref.kind.lower()
     return Fix("command", f"kubectl edit {kind} {ref.name} -n {ref.namespace}", effect)
+
+
+# --- those who are asked ------------------------------------------------------------------------------------
+
+
+def asked_about(edge: EdgeFacts) -> Predicted | None:
+    """The hop that asks an external authorizer about this edge's requests, held or intended; None where none does."""
+    for one in edge.walks:
+        for branch in one.branches:
+            for hop in branch.hops:
+                if hop.detail.get("external") and hop.outcome != "pass":
+                    return Predicted(one, branch, hop)
+    return None
+
+
+def failing_calls(edge: EdgeFacts, cluster: str) -> tuple[Moved, ...]:
+    """How the server's own calls to whom it asks fail, by its counters."""
+    stats = (
+        "upstream_cx_connect_fail",
+        "upstream_cx_connect_timeout",
+        "upstream_rq_timeout",
+        "upstream_cx_none_healthy",
+    )
+    return tuple(found for found in edge.server_moved("cluster", *stats) if cluster and found.name == cluster)
