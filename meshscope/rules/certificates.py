@@ -11,7 +11,7 @@ import msgspec
 from meshscope.envoy.certificates import Certificate, ChainFault
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom, is_tcp
-from meshscope.model.findings import Evidence, Fix, Unavailable
+from meshscope.model.findings import Evidence, Fix, Unavailable, Unknown
 from meshscope.model.names import OUTSIDE, ObjectRef, ProxyId
 from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, Matches, Shown, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts, Moved, Predicted
@@ -283,17 +283,29 @@ class Refusing(msgspec.Struct, frozen=True):
     own: tuple[Certificate, ...]
 
 
-def refusing_servers(facts: Facts) -> Iterator[Refusing]:
-    """Servers that refuse callers of whom nothing was read."""
+def refusing_servers(facts: Facts, stat: str = "ssl_fail_verify_error") -> Iterator[Refusing]:
+    """Servers that refuse callers of whom nothing was read, by this counter."""
     for proxy in facts.proxies:
-        moved = tuple(facts.moved(proxy, "listener", "ssl_fail_verify_error").values())
+        moved = tuple(facts.moved(proxy, "listener", stat).values())
         if not moved or any(
-            proxy in edge.server_proxies and edge.predicted("root-ca-expired", *CLIENT_CAUSES)
+            proxy in edge.server_proxies and edge.predicted(*transport.CERTIFICATE_CAUSES)
             for edge in facts.edges
         ):
             continue
         lacking = transport.lacking_roots(facts.whole, proxy)
         yield Refusing(proxy, facts.workload(proxy), moved, lacking, transport.mesh_roots(proxy))
+
+
+def refused_somewhere(facts: Facts) -> Iterator[Unknown]:
+    """Callers that refuse some server's certificate now, while neither a log nor a server's dump says why."""
+    for edge in facts.edges:
+        moved = edge.client_moved("ssl_fail_verify_error", "ssl_fail_verify_san")
+        if moved and not edge.on("client") and not edge.predicted(*transport.CERTIFICATE_CAUSES):
+            yield Unknown(
+                f"why {edge.edge} refuses a server's certificate ({moved[0].evidence.quote})",
+                "retries hide it from the log, and no server's dump that was read has such a certificate",
+                f"capture every proxy behind {edge.host}",
+            )
 
 
 # --- words and fixes -------------------------------------------------------------------------------------------

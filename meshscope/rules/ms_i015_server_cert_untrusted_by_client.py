@@ -27,7 +27,14 @@ from collections.abc import Iterable
 
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef, ProxyId
-from meshscope.rules.certificates import look_at_secrets, refused_servers, restart, state_claim, unsound
+from meshscope.rules.certificates import (
+    look_at_secrets,
+    refused_servers,
+    refused_somewhere,
+    restart,
+    state_claim,
+    unsound,
+)
 from meshscope.rules.claims import claims
 from meshscope.rules.facts import Facts
 from meshscope.rules.rule import Claim, Rule
@@ -85,6 +92,7 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             explanation=f"the certificate of {found.proxy.id}, judged by what most other proxies trust: {found.why}",
             fix=_fixes(workload, found.proxy.id),
         )
+    yield from refused_somewhere(facts)
 
 
 def _fixes(workload: ObjectRef, pod: ProxyId | None) -> tuple[Fix, ...]:

@@ -30,15 +30,17 @@ from meshscope.envoy.certificates import trust_domain
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef, ProxyId
 from meshscope.rules.certificates import (
+    UNREAD_CALLER,
     look_at_secrets,
     names_in_log,
     refused_clients,
     refused_servers,
+    refusing_servers,
     restart,
     state_claim,
     unsound,
 )
-from meshscope.rules.claims import claims
+from meshscope.rules.claims import LIKELY, claims
 from meshscope.rules.facts import Facts
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
@@ -93,6 +95,21 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             title=f"{workload} shows a certificate of another trust domain than its callers expect",
             explanation=found.why,
             fix=_fixes(workload, found.proxy.id, ()),
+        )
+    for server in refusing_servers(facts, "ssl_fail_verify_san"):
+        yield Claim(
+            rule=RULE,
+            subject=UNREAD_CALLER,
+            stage=Stage.TLS_ACCEPT,
+            title="a caller that wasn't read is refused: its certificate is of another trust domain",
+            explanation=f"{server.proxy.id} refuses the names in callers' certificates, and of them it looks at the trust "
+            "domain; none of a caller that was read is refused, so read the others' secrets",
+            evidence=tuple(one.evidence for one in server.moved[:2]),
+            fix=(
+                Fix("advice", "capture the callers' proxies too: their certificates tell their trust domain"),
+            ),
+            confidence=LIKELY,
+            affected=(str(server.workload),),
         )
 
 

@@ -286,11 +286,30 @@ def client_only(mesh: Mesh, client: Proxy | None, made: Offer) -> list[Hop]:
     if client is None or made.context is None or made.kind != "mtls":
         return []
     chain_ = certificates(client, made.context.common_tls_context)
-    fault = judged_by_others(mesh, chain_, (client,)) if chain_ else None
-    if fault is None:
+    if not chain_:
         return []
-    cause = _time_cause(fault, _CLIENT_CAUSES, "client-cert-untrusted-by-server")
-    return [_rejected_client(mesh, client, client, chain_, fault, cause, "secret default", ())]
+    fault = judged_by_others(mesh, chain_, (client,))
+    if fault is not None:
+        cause = _time_cause(fault, _CLIENT_CAUSES, "client-cert-untrusted-by-server")
+        return [_rejected_client(mesh, client, client, chain_, fault, cause, "secret default", ())]
+    for server, names in _servers_wishes(mesh, client):
+        if san_fault(chain_[0], names) is not None:
+            return [_wrong_client(client, server, chain_[0], names, "secret default")]
+    return []
+
+
+def _servers_wishes(mesh: Mesh, client: Proxy) -> Iterator[tuple[Proxy, tuple[StringMatcher, ...]]]:
+    """The names that others' inbound listeners demand of callers."""
+    for server in [proxy for proxy in mesh.proxies.values() if proxy is not client][:JURY]:
+        config = server.config
+        listeners = () if isinstance(config, Unavailable) else config.listeners
+        inbound = [listener for listener in listeners if listener.traffic_direction == "INBOUND"]
+        for candidate in (chain_ for listener in inbound for chain_ in listener.filter_chains):
+            socket = candidate.transport_socket
+            if socket is not None and socket.type_url.endswith("DownstreamTlsContext"):
+                wanted = socket.decode(DownstreamTlsContext)
+                yield server, validation(server, wanted.common_tls_context).names
+                break
 
 
 def certificates(proxy: Proxy, common: CommonTlsContext) -> tuple[Certificate, ...]:
@@ -513,7 +532,13 @@ def _client_certificate(
         )
     if san_fault(chain_[0], trust.names) is None:
         return None
-    expected, actual = wanted_names(trust.names), shown_name(chain_[0])
+    return _wrong_client(client, server, chain_[0], trust.names, where)
+
+
+def _wrong_client(
+    client: Proxy, server: Proxy, leaf: Certificate, names: tuple[StringMatcher, ...], where: str
+) -> Hop:
+    expected, actual = wanted_names(names), shown_name(leaf)
     return Hop(
         Stage.TLS_ACCEPT,
         "fail",
@@ -521,8 +546,8 @@ def _client_certificate(
         server.id,
         where,
         cause=san_cause(actual, expected),
-        evidence=(certificate_evidence(client, chain_[0]),),
-        detail={"expected": expected, "actual": actual, "blame": client.id, "certificate": chain_[0]},
+        evidence=(certificate_evidence(client, leaf),),
+        detail={"expected": expected, "actual": actual, "blame": client.id, "certificate": leaf},
     )
 
 
