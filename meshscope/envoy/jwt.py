@@ -97,6 +97,10 @@ def evaluate(config: JwtAuthentication, request: HttpRequest, at: datetime) -> J
     decision = _judged(config, requirement, request, at)
     if request.partial and decision.verdict == "missing":
         return JwtDecision("unknown", "a token is demanded; whether the request has one isn't known")
+    if request.partial and decision.verdict == "allowed":
+        return JwtDecision(
+            "allowed", "no token is demanded; whether the one that may be there is valid isn't known"
+        )
     return decision
 
 

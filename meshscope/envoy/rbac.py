@@ -333,7 +333,8 @@ _PSEUDO_HEADERS = {":method": "method", ":path": "path", ":authority": "host", "
 def _header(wanted: HeaderMatcher, request: HttpRequest | None) -> _Leaf:
     subject = _PSEUDO_HEADERS.get(wanted.name.lower(), f"header {wanted.name}")
     value = None if request is None else request.header(wanted.name)
-    if value is None and request is not None and request.partial:
+    made_up = request is not None and request.guessed and wanted.name.lower() in (":method", ":path")
+    if made_up or (value is None and request is not None and request.partial):
         return _Leaf(
             Undecided("a log line doesn't tell it"), subject, "not known", lambda: header_words(wanted)
         )
@@ -347,6 +348,8 @@ def _url_path(wanted: PathMatcher, request: HttpRequest | None) -> _Leaf:
         return _not_understood("a path matcher of its kind")
     if request is None or not request.path:
         return _Leaf(False, "path", "absent", lambda: string_words(matcher))
+    if request.guessed:
+        return _Leaf(Undecided("no request was seen"), "path", "not known", lambda: string_words(matcher))
     path = request.path_without_query
     return _Leaf(matching.string_matches(matcher, path), "path", path, lambda: string_words(matcher))
 

@@ -17,6 +17,8 @@ class HttpRequest(msgspec.Struct, frozen=True):
     scheme: str = "http"
     partial: bool = False
     """Whether it was read off a log line: a header that isn't here may have been there all the same."""
+    guessed: bool = False
+    """Whether no request was seen at all: method and path are made up."""
 
     def values(self, name: str) -> tuple[str, ...]:
         """A header's values, each line's by itself, pseudo headers too; empty where it is absent."""

@@ -59,6 +59,10 @@ class RouteFound(msgspec.Struct, frozen=True):
         """The VirtualService behind the route."""
         return self.hop.kubernetes
 
+    def saying(self, decision: str) -> RouteFound:
+        """The same with these words for what the route decides."""
+        return RouteFound(self.action, msgspec.structs.replace(self.hop, decision=decision))
+
     @property
     def timeout(self) -> str:
         return self.action.timeout
@@ -210,7 +214,7 @@ class EdgeFacts:
                 key, HttpRequest(entry.method, entry.authority, entry.path, headers, partial=True)
             )
         if not found:
-            return [HttpRequest("GET", self._authority(), "/", partial=True)]
+            return [HttpRequest("GET", self._authority(), "/", partial=True, guessed=True)]
         return list(found.values())
 
     def _server_name(self) -> str | None:

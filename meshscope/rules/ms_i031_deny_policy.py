@@ -58,6 +58,9 @@ RULE = Rule(
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
     for edge in facts.edges:
         predicted = {policy_of(found): found for found in edge.predicted(RULE.cause)}
+        for found in edge.passing(RULE.cause):
+            for name in found.hop.detail["perhaps"]:
+                predicted.setdefault(policy_rule(name), found)
         named = {rule for s in edge.on("server") if (rule := named_policy(s)) is not None}
         for rule in sorted(named | {rule for rule in predicted if rule is not None}, key=str):
             yield from _denied(facts, edge, rule, predicted.get(rule))
@@ -82,7 +85,6 @@ def _denied(facts: Facts, edge: EdgeFacts, rule: PolicyRule, found: Predicted | 
         codes=(403,),
         stats=RBAC_STATS,
         bodies=RBAC_BODY,
-        tcp=True,
     )
     where = f"rule {rule.rule}"
     name = f"{rule.policy.namespace}/{rule.policy.name}"

@@ -82,7 +82,7 @@ def _by_policy(edge: EdgeFacts, found: Predicted) -> Iterable[Claim]:
         subject=rule.policy if rule is not None else edge.server_subject,
         discriminator=str(edge.edge),
         title=f"{edge.edge}: AuthorizationPolicy {name} demands a token, and the requests have none",
-        explanation=f"all that {name} misses is the token: {wants}; a RequestAuthentication alone would let them pass",
+        explanation=f"all that {name} misses is the token: {wants}; {_validated(found)}",
         fix=_fixes(edge, rule.policy if rule is not None else None),
         caused_by=drift(found),
         ruled_out=(
@@ -91,6 +91,12 @@ def _by_policy(edge: EdgeFacts, found: Predicted) -> Iterable[Claim]:
         ),
         at_most=min(seen.at_most(found), PREDICTED if token_may_be_there(edge, found) else 1.0),
     )
+
+
+def _validated(found: Predicted) -> str:
+    if found.branch.at(Stage.JWT) is None:
+        return "no RequestAuthentication applies to the server, so that no token of any issuer would count"
+    return "the RequestAuthentication alone would let them pass"
 
 
 def _by_filter(edge: EdgeFacts) -> Iterable[Claim]:

@@ -28,7 +28,7 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import NO_BODY, RBAC_BODY, Refused, asked_about, edit, refused
+from meshscope.rules.refusals import NO_BODY, RBAC_BODY, Refused, asked_about, edit, refused, with_asking
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
@@ -56,10 +56,10 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             bodies=NO_BODY | RBAC_BODY,
         )
         if seen.told or (seen.shown and asked is not None):
-            yield from _claimed(edge, seen, asked)
+            yield from _claimed(facts, edge, seen, asked)
 
 
-def _claimed(edge: EdgeFacts, seen: Refused, asked: Predicted | None) -> Iterable[Claim]:
+def _claimed(facts: Facts, edge: EdgeFacts, seen: Refused, asked: Predicted | None) -> Iterable[Claim]:
     policy = asked.hop.kubernetes if asked is not None else None
     rule = policy_rule(asked.hop.detail.get("policy") or "") if asked is not None else None
     authorizer = str(asked.hop.detail.get("cluster") or "") if asked is not None else ""
@@ -67,7 +67,7 @@ def _claimed(edge: EdgeFacts, seen: Refused, asked: Predicted | None) -> Iterabl
     yield from claims(
         RULE,
         edge,
-        seen.shown,
+        with_asking(facts, edge, seen.shown, authorizer),
         predicted=asked,
         stage=Stage.AUTHORIZATION,
         subject=policy or edge.server_subject,

@@ -30,7 +30,7 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import NO_BODY, Refused, asked_about, failing_calls, refused
+from meshscope.rules.refusals import NO_BODY, Refused, asked_about, failing_calls, refused, with_asking
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 from meshscope.walk.inbound import BAD_PROVIDER
@@ -63,10 +63,12 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             bodies=NO_BODY,
         )
         if seen.told or (seen.shown and asked is not None and not asked.hop.detail.get("fail_open")):
-            yield from _claimed(edge, seen, asked, bool(predicted))
+            yield from _claimed(facts, edge, seen, asked, bool(predicted))
 
 
-def _claimed(edge: EdgeFacts, seen: Refused, asked: Predicted | None, predicted: bool) -> Iterable[Claim]:
+def _claimed(
+    facts: Facts, edge: EdgeFacts, seen: Refused, asked: Predicted | None, predicted: bool
+) -> Iterable[Claim]:
     policy = asked.hop.kubernetes if asked is not None else None
     authorizer = str(asked.hop.detail.get("cluster") or "") if asked is not None else ""
     undefined = any(denied_by(s.details) == BAD_PROVIDER for s in seen.shown.symptoms)
@@ -76,9 +78,7 @@ def _claimed(edge: EdgeFacts, seen: Refused, asked: Predicted | None, predicted:
         why = ": a CUSTOM policy names a provider that the mesh configuration doesn't define"
     elif calls:
         why = f": {calls[0].by:g} calls to it failed ({calls[0].stat})"
-    shown = (
-        seen.shown if not calls else type(seen.shown)(seen.shown.symptoms, (*seen.shown.moved, *calls), False)
-    )
+    shown = with_asking(facts, edge, seen.shown, authorizer)
     yield from claims(
         RULE,
         edge,

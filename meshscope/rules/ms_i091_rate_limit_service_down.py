@@ -28,7 +28,7 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import NO_BODY, Refused, edit, failing_calls, refused
+from meshscope.rules.refusals import NO_BODY, Refused, edit, failing_calls, refused, with_asking
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
@@ -56,19 +56,19 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             bodies=NO_BODY,
         )
         if seen.told or (seen.shown and held):
-            yield from _claimed(edge, seen, held[0] if held else None, bool(predicted))
+            yield from _claimed(facts, edge, seen, held[0] if held else None, bool(predicted))
 
 
-def _claimed(edge: EdgeFacts, seen: Refused, held: Predicted | None, predicted: bool) -> Iterable[Claim]:
+def _claimed(
+    facts: Facts, edge: EdgeFacts, seen: Refused, held: Predicted | None, predicted: bool
+) -> Iterable[Claim]:
     behind = held.hop.kubernetes if held is not None else None
     service = str(held.hop.detail["cluster"]) if held is not None else ""
     calls = failing_calls(edge, service)
     why = f": {calls[0].by:g} calls to it failed ({calls[0].stat})" if calls else ""
     if predicted and held is not None:
         why = f": {held.hop.decision}"
-    shown = (
-        seen.shown if not calls else type(seen.shown)(seen.shown.symptoms, (*seen.shown.moved, *calls), False)
-    )
+    shown = with_asking(facts, edge, seen.shown, service)
     yield from claims(
         RULE,
         edge,

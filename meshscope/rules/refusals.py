@@ -13,7 +13,7 @@ from meshscope.istio.names import denied_by
 from meshscope.model.findings import CausedBy, Evidence, Fix
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import CERTAIN, LIKELY, PREDICTED, SEEN, Matches, Shown
-from meshscope.rules.facts import EdgeFacts, Moved, Predicted
+from meshscope.rules.facts import EdgeFacts, Facts, Moved, Predicted
 
 INTENDED = 0.75
 """The policies in Kubernetes make it so and the caller saw it; what the server's proxy holds wasn't read."""
@@ -65,6 +65,9 @@ class Refused(msgspec.Struct, frozen=True):
         if found is None:
             return LIKELY
         guess = found.hop.outcome == "unknown" or found.hop.detail.get("intended")
+        if self.shown.moved and guess and not found.hop.detail.get("intended"):
+            # The proxy's own counter says that it refused; only what in the request made it do so isn't known.
+            return INTENDED
         if self.body_fits is False:
             return LIKELY if guess else INTENDED
         if not guess:
@@ -79,7 +82,6 @@ def refused(
     codes: tuple[int, ...],
     stats: tuple[tuple[str, str], ...],
     bodies: frozenset[int],
-    tcp: bool = False,
     moved: tuple[Moved, ...] | None = None,
 ) -> Refused:
     """What shows it: lines of a proxy that says so (`refusal`), the caller's status codes, the refusing proxy's counters.
@@ -88,6 +90,7 @@ def refused(
     that it doesn't explain is another's; with its counters there and unmoved, it refused nothing. `moved` stands for
     `stats` where those can't be named.
     """
+    tcp = _speaks_tcp(edge)
     if moved is None:
         moved = tuple(found for scope, stat in stats for found in edge.server_moved(scope, stat))
     told = [s for s in edge.symptoms if s.from_log and refusal(s)]
@@ -102,6 +105,11 @@ def refused(
     counters = moved if fitting or tcp or not (caller_counts or edge.server_seen) else ()
     blind = not edge.observable and not counted and not caller_counts
     return Refused(Shown(tuple(fitting), counters, blind), bool(told), _body_fits(fitting, bodies))
+
+
+def _speaks_tcp(edge: EdgeFacts) -> bool:
+    """Whether the server's proxy takes the edge's traffic for plain TCP: a refusal then leaves no status."""
+    return any(hop.detail.get("tcp") for one in edge.walks for branch in one.branches for hop in branch.hops)
 
 
 def _passed_on(symptom: Symptom, codes: tuple[int, ...], tcp: bool) -> bool:
@@ -144,7 +152,7 @@ def denied_by_none(symptom: Symptom) -> bool:
 
 def none_refused(edge: EdgeFacts) -> Refused:
     """What shows that no ALLOW policy matched."""
-    return refused(edge, refusal=denied_by_none, codes=(403,), stats=RBAC_STATS, bodies=RBAC_BODY, tcp=True)
+    return refused(edge, refusal=denied_by_none, codes=(403,), stats=RBAC_STATS, bodies=RBAC_BODY)
 
 
 def held(edge: EdgeFacts, *causes: str) -> tuple[Predicted, ...]:
@@ -204,13 +212,36 @@ def edit(ref: ObjectRef, effect: str) -> Fix:
 
 
 def asked_about(edge: EdgeFacts) -> Predicted | None:
-    """The hop that asks an external authorizer about this edge's requests, held or intended; None where none does."""
+    """The hop that asks an external authorizer about this edge's requests, held or intended; None where none does.
+
+    Where no request was seen, any hop that asks about some requests will do.
+    """
+    guessed = not edge.client_seen and not edge.server_seen
     for one in edge.walks:
         for branch in one.branches:
             for hop in branch.hops:
-                if hop.detail.get("external") and hop.outcome != "pass":
+                if hop.detail.get("external") and (hop.outcome != "pass" or guessed):
                     return Predicted(one, branch, hop)
     return None
+
+
+def asking(facts: Facts, edge: EdgeFacts, cluster: str) -> tuple[Symptom, ...]:
+    """What fails in the calls by which the server asks: they have the same cause."""
+    servers = set(edge.server_proxies)
+    return tuple(
+        symptom
+        for other in facts.edges
+        if cluster and cluster in other.clusters and servers & set(other.client_proxies)
+        for symptom in other.symptoms
+    )
+
+
+def with_asking(facts: Facts, edge: EdgeFacts, seen: Shown, cluster: str) -> Shown:
+    """What was seen, together with the failing calls to whom the server asks."""
+    symptoms = (*seen.symptoms, *asking(facts, edge, cluster))
+    return msgspec.structs.replace(
+        seen, symptoms=symptoms, moved=(*seen.moved, *failing_calls(edge, cluster))
+    )
 
 
 def failing_calls(edge: EdgeFacts, cluster: str) -> tuple[Moved, ...]:

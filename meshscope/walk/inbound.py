@@ -110,6 +110,7 @@ class _Passage:
         self._mesh, self._target, self._server = mesh, target, server
         self._request, self._connection = request, connection
         self._asks: Decision | None = None
+        self._asks_for = ""
 
     def http_filter(self, http_filter: TypedExtension) -> Iterator[Hop]:
         kind = http_filter.type_url
@@ -140,6 +141,9 @@ class _Passage:
         where = f"filter {name}"
         if shadow is not None and shadow_prefix.startswith(EXT_AUTHZ_SHADOW):
             self._asks = evaluate(shadow, self._request, self._connection)
+            self._asks_for = self._asks.policy or next(
+                (f.policy for f in explain(shadow, self._request, self._connection) if _undecided(f)), ""
+            )
         elif shadow is not None:
             yield from _dry_run(shadow, self._request, self._connection, self._server, where)
         if rules is None:
@@ -202,6 +206,14 @@ class _Passage:
     def _external(self, http_filter: TypedExtension) -> Iterator[Hop]:
         asks = self._asks
         where = f"filter {http_filter.name}"
+        config = http_filter.decode(dict[str, Any])
+        cluster = _asked_cluster(config)
+        detail = {
+            "external": True,
+            "cluster": cluster,
+            "fail_open": bool(config.get("failure_mode_allow")),
+            "policy": self._asks_for,
+        }
         if asks is not None and asks.allowed is not False and asks.allowed is not None:
             yield Hop(
                 Stage.AUTHORIZATION,
@@ -209,17 +221,10 @@ class _Passage:
                 "no CUSTOM policy matches: the external authorizer isn't asked",
                 self._server.id,
                 where,
+                detail=detail,
             )
             return
-        config = http_filter.decode(dict[str, Any])
-        cluster = _asked_cluster(config)
-        detail = {
-            "external": True,
-            "cluster": cluster,
-            "fail_open": bool(config.get("failure_mode_allow")),
-            "policy": asks.policy if asks is not None else "",
-        }
-        behind = policy_object(asks.policy) if asks is not None else None
+        behind = policy_object(self._asks_for)
         unreachable = self._no_way_to(cluster)
         if unreachable is not None and not detail["fail_open"]:
             yield Hop(
@@ -336,6 +341,9 @@ def decided(
         mismatches = explain(rules, request, connection)
         cause = why_none_matches(rules, mismatches)
         detail |= {"mismatches": mismatches, "any_token": _any_token(mismatches)}
+    if decision.allowed is None and decision.action == "DENY":
+        perhaps = [found.policy for found in explain(rules, request, connection) if _undecided(found)]
+        cause, detail["perhaps"] = "deny-policy", perhaps
     if decision.allowed is False:
         outcome = "fail"
         if decision.action == "ALLOW":
@@ -387,6 +395,11 @@ def _no_identity(condition: ConditionMismatch) -> bool:
 
 def _no_token(condition: ConditionMismatch) -> bool:
     return condition.subject.startswith(jwt.FILTER) and condition.actual in ("absent", "not known")
+
+
+def _undecided(found: PolicyMismatch) -> bool:
+    """Whether the policy matches if what isn't known is so."""
+    return bool(found.conditions) and all(condition.undecided for condition in found.conditions)
 
 
 def _any_token(mismatches: list[PolicyMismatch]) -> bool:
