@@ -253,8 +253,10 @@ def _path_matches(match: RouteMatch, request: HttpRequest, config: RouteConfigur
 
 
 def _is_grpc(request: HttpRequest) -> bool:
+    """By its content type; a CONNECT without a path is none in any case."""
     content_type = request.header("content-type") or ""
-    return content_type == "application/grpc" or content_type.startswith("application/grpc+")
+    by_type = content_type == "application/grpc" or content_type.startswith("application/grpc+")
+    return by_type and bool(request.path)
 
 
 # --- what a matched route does ----------------------------------------------------------------------------
