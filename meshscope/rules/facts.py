@@ -188,7 +188,9 @@ class EdgeFacts:
         found = []
         for proxy in self.client_proxies[:1] or (None,):
             for request in self._requests():
-                call = Call(self.client, proxy, self.host, self.port, request, self._server_name())
+                call = Call(
+                    self.client, proxy, self.host, self.port, request, self._server_name(), self._served()
+                )
                 found.append(walk(self._facts.whole, call))
         return tuple(found)
 
@@ -216,6 +218,14 @@ class EdgeFacts:
         if not found:
             return [HttpRequest("GET", self._authority(), "/", partial=True, guessed=True)]
         return list(found.values())
+
+    def _served(self) -> tuple[Proxy, int] | None:
+        """The server's proxy of the last such call in a log, and the port that it came to."""
+        for proxy, lines in self._observed.server_lines.items():
+            port = lines[-1].downstream_local_address.rpartition(":")[2] if lines else ""
+            if port.isdigit():
+                return proxy, int(port)
+        return None
 
     def _server_name(self) -> str | None:
         """The SNI of the last connection in the servers' logs, "" for plaintext, None where no line tells."""
@@ -304,7 +314,10 @@ class EdgeFacts:
         )
 
     def server_moved(self, scope: str, *stats: str) -> tuple[Moved, ...]:
-        """Counters at the servers' proxies that moved, in any object of the scope (`listener`, `http`, `tcp`, …)."""
+        """Counters at the servers' proxies that moved, in any object of the scope (`listener`, `http`, `tcp`, …).
+
+        What those proxies count of their own calls is left out.
+        """
         self._facts.note("counters")
         return tuple(
             Moved(proxy, scope, name, stat, by)
@@ -312,7 +325,7 @@ class EdgeFacts:
             if proxy.moved is not None
             for stat in stats
             for name, by in proxy.moved.find(scope, stat).items()
-            if by > 0
+            if by > 0 and not (scope == "http" and name.startswith("outbound"))
         )
 
     def server_counts(self, *stats: tuple[str, str]) -> bool:

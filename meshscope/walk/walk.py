@@ -28,6 +28,8 @@ class Call(msgspec.Struct, frozen=True):
     port: int
     request: HttpRequest | None = None
     server_name: str | None = None
+    served: tuple[Proxy, int] | None = None
+    """The proxy that logged such calls as their server, and the port they came to; None where none did."""
 
 
 def walk(mesh: Mesh, call: Call) -> Walk:
@@ -48,7 +50,7 @@ def _uncaptured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
         "pass",
         f"{who} has no sidecar: it calls in plaintext, and no route of the mesh applies",
     )
-    targets, endpoint = upstream.kubernetes_targets(mesh, call.host, call.port)
+    targets, endpoint = _targets(mesh, call)
     if not targets:
         return (Branch(1.0, (capture, endpoint)),)
     offer = transport.Offer("plaintext", "the caller has no sidecar", origin="no sidecar")
@@ -56,6 +58,17 @@ def _uncaptured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
     return tuple(
         Branch(share, (capture, endpoint, *_at_server(mesh, call, None, target, offer))) for target in targets
     )
+
+
+def _targets(mesh: Mesh, call: Call) -> tuple[tuple[Target, ...], Hop]:
+    """Where a call goes whose own proxy isn't known: by Kubernetes, else to the proxy that logged it."""
+    targets, hop = upstream.kubernetes_targets(mesh, call.host, call.port)
+    if targets or call.served is None or hop.outcome == "fail":
+        return targets, hop
+    server, port = call.served
+    address = next(iter(mesh.ips(server)), "")
+    found = Target(address, port, pod=mesh.pod_at(address), server=server)
+    return (found,), Hop(Stage.ENDPOINT, "pass", f"{server.id} serves it, by its own log")
 
 
 def _has_sidecar(mesh: Mesh, workload: WorkloadId) -> bool:
@@ -67,7 +80,7 @@ def _unread_caller(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
     capture = Hop(
         Stage.CAPTURE, "unknown", f"the proxy of {call.workload} wasn't read: its own part isn't known"
     )
-    targets, endpoint = upstream.kubernetes_targets(mesh, call.host, call.port)
+    targets, endpoint = _targets(mesh, call)
     if not targets:
         return (Branch(1.0, (capture, endpoint)),)
     share = 1.0 / len(targets)
