@@ -11,7 +11,7 @@ from meshscope.envoy.access_log import AccessLogEntry, EnvoyMessage
 from meshscope.envoy.clusters import ClusterStatus
 from meshscope.envoy.config_dump import Cluster, ConfigDump, RouteAction
 from meshscope.envoy.request import HttpRequest
-from meshscope.facts.edges import EdgeKey, ObservedEdge
+from meshscope.facts.edges import EdgeKey, ObservedEdge, served_hosts
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom
@@ -19,7 +19,7 @@ from meshscope.istio.kubernetes import Objects
 from meshscope.istio.names import cluster_name, service_host
 from meshscope.istio.syncz import ProxySync
 from meshscope.model.findings import Edge, Evidence, Unavailable
-from meshscope.model.names import ObjectRef, WorkloadId
+from meshscope.model.names import OUTSIDE, ObjectRef, WorkloadId
 from meshscope.sources.source import Part
 from meshscope.walk.hops import Branch, Hop, Stage, Walk
 from meshscope.walk.walk import Call, walk
@@ -427,6 +427,13 @@ class Facts:
             self._shared.walks[key] = make()
         return self._shared.walks[key]
 
+    def unseen_caller(self, proxy: Proxy, port: int) -> Walk:
+        """What a caller would meet at a proxy's port whom no log shows: in plaintext, with an unknown request."""
+        self.note("walk")
+        host, number = next(iter(served_hosts(self.whole, proxy, port)), (str(proxy.workload), port))
+        request = HttpRequest("GET", host, "/", partial=True, guessed=True)
+        return walk(self.whole, Call(OUTSIDE, None, host, number, request, "", (proxy, port)))
+
     @cached_property
     def edges(self) -> tuple[EdgeFacts, ...]:
         """The edges in question, those with traffic; in a stable order."""
@@ -459,6 +466,11 @@ class Facts:
         """Envoy's own log messages of this proxy, within the window."""
         self.note("log")
         return () if isinstance(proxy.log, Unavailable) else self._shared.recent(proxy.log.messages)
+
+    def logs_nothing(self, proxy: Proxy) -> bool:
+        """Whether the proxy's log couldn't be read."""
+        self.note("symptoms")
+        return isinstance(proxy.log, Unavailable)
 
     def moved(self, proxy: Proxy, scope: str, stat: str) -> dict[str, Moved]:
         """By object: the counter `stat` where it moved between the two samples."""

@@ -26,11 +26,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from meshscope.facts.edges import short_host
+from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom
-from meshscope.istio.names import policy_rule
-from meshscope.model.findings import Fix, RuledOut, Unknown
+from meshscope.istio.names import policy_rule, stat_prefix
+from meshscope.model.findings import Edge, Fix, RuledOut, Unknown
 from meshscope.model.names import OUTSIDE, ObjectRef
-from meshscope.rules.claims import claims
+from meshscope.rules.claims import PREDICTED, claims, decided
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
 from meshscope.rules.refusals import (
     condition_in_words,
@@ -60,6 +62,42 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
         found = edge.predicted(RULE.cause) or edge.passing(RULE.cause)
         if found and not any(_has_server_name(s) for s in edge.on("server") if denied_by_none(s)):
             yield from _claimed(edge, found[0])
+    for proxy in facts.proxies:
+        if facts.logs_nothing(proxy):
+            yield from _unseen(facts, proxy)
+
+
+def _unseen(facts: Facts, proxy: Proxy) -> Iterable[Claim]:
+    """Refusals that only the server's counter tells of, while no caller in the mesh counts any: somebody outside it."""
+    callers = [edge for edge in facts.edges if proxy in edge.server_proxies and edge.client_proxies]
+    if any(s.stat is not None and s.stat[2] == "upstream_rq_403" for edge in callers for s in edge.symptoms):
+        return
+    for moved in facts.moved(proxy, "http", "rbac_denied").values():
+        prefix = stat_prefix(moved.name)
+        if prefix is None:
+            continue
+        met = facts.unseen_caller(proxy, prefix.port)
+        hops = [hop for branch in met.branches for hop in branch.hops if hop.cause == RULE.cause]
+        if hops:
+            where = short_host(met.host)
+            yield Claim(
+                rule=RULE,
+                subject=ObjectRef("Pod", proxy.id.pod, proxy.id.namespace),
+                stage=Stage.AUTHORIZATION,
+                title=f"{where}: somebody without an identity is refused by a policy that asks who calls",
+                explanation=f"the server refused {moved.by:g} requests by its policies, and no caller in the mesh got a 403: "
+                "the caller has no sidecar, and in plaintext no policy that asks for a principal can match",
+                evidence=(moved.evidence, *decided(hops[0])),
+                fix=(
+                    Fix(
+                        "command",
+                        f"kubectl logs {proxy.id.pod} -n {proxy.id.namespace} -c istio-proxy --tail=100",
+                        "shows the address of who is refused",
+                    ),
+                ),
+                confidence=PREDICTED,
+                affected=(Edge("outside", where, met.port),),
+            )
 
 
 def _has_server_name(symptom: Symptom) -> bool:
