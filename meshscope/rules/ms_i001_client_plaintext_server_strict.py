@@ -5,13 +5,15 @@ Symptom
     and no transport failure reason; the server's sidecar logs `NR filter_chain_not_found` without a server name.
 
 Why it fails
-    A DestinationRule sets `trafficPolicy.tls.mode: DISABLE` for the host, which beats auto mTLS, while the
-    PeerAuthentication in force at the server is STRICT: the server has no filter chain for plaintext and closes
-    the connection.
+    A DestinationRule sets `trafficPolicy.tls.mode: DISABLE` for the host (a `tls` block without mode does the same),
+    which beats auto mTLS, while the PeerAuthentication in force at the server is STRICT: the server has no filter
+    chain for plaintext and closes the connection.
 
 How meshscope knows
     The transport socket of the client's cluster for this endpoint is plaintext, no filter chain of the server's
-    inbound listener takes plaintext on that port, and requests fail in just this way now.
+    inbound listener takes plaintext on that port, and requests fail in just this way now. Where one of the proxies
+    wasn't read, the DestinationRule or the PeerAuthentication in force stands for what it holds, and the confidence is
+    lower.
 
 Fix
     Remove the `tls` block from the DestinationRule (auto mTLS then does what the server wants), or set its mode to
@@ -25,12 +27,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshscope.model.findings import Fix, RuledOut, Unknown
-from meshscope.model.names import ObjectRef
-from meshscope.rules.claims import claims, shown_by
+from meshscope.model.findings import RuledOut, Unknown
+from meshscope.rules.claims import claims
 from meshscope.rules.facts import Facts
+from meshscope.rules.offers import BEFORE_THE_APPLICATION, CLOSED, mismatches, use_mesh_tls
 from meshscope.rules.rule import Claim, Rule
-from meshscope.walk.hops import Stage
 
 RULE = Rule(
     code="MS-I001",
@@ -46,48 +47,22 @@ RULE = Rule(
 
 
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
-    for edge in facts.edges:
-        shown = shown_by(
+    for one in mismatches(facts, RULE.cause, CLOSED):
+        edge, rule = one.edge, one.rule
+        yield from claims(
+            RULE,
             edge,
-            client=lambda s: s.has("UC") and not s.failure_reason,
-            server=lambda s: "filter_chain_not_found" in (s.details, s.termination),
-            client_stats=("upstream_cx_destroy_remote_with_active_rq", "upstream_rq_5xx"),
-            server_stats=(("listener", "no_filter_chain_match"),),
-        )
-        for found in edge.predicted(RULE.cause):
-            offered = found.branch.at(Stage.TLS_OFFER)
-            rule = offered.kubernetes if offered is not None else None
-            policy = found.hop.kubernetes
-            yield from claims(
-                RULE,
-                edge,
-                shown,
-                predicted=found,
-                subject=rule or edge.server_subject,
-                title=f"{edge.edge}: the caller sends plaintext, the server demands mTLS",
-                explanation=f"{rule or 'the configuration'} makes the caller's sidecar send plaintext to {edge.host}; "
-                f"{policy or 'the policy in force'} makes the server STRICT, so it closes the connection",
-                fix=fixes(rule, edge.host),
-                ruled_out=(
-                    RuledOut("client-cert-expired", "the caller offers no TLS on this connection"),
-                    RuledOut(
-                        "app-closes-connection",
-                        "the server's sidecar refuses before the application is reached",
-                    ),
-                ),
-            )
-
-
-def fixes(rule: ObjectRef | None, host: str) -> tuple[Fix, ...]:
-    effect = "every caller of the host that this DestinationRule applies to uses mTLS again"
-    if rule is None:
-        return (
-            Fix(
-                "advice",
-                f"let the callers of {host} use ISTIO_MUTUAL, or remove what sets their TLS mode",
-                effect,
+            one.shown,
+            predicted=one.found,
+            subject=rule or edge.server_subject,
+            title=f"{edge.edge}: the caller sends plaintext, the server demands mTLS",
+            explanation=f"{rule or 'the configuration'} makes the caller's sidecar send plaintext to {edge.host}; "
+            f"{one.policy or 'the policy in force'} makes the server STRICT, so it closes the connection{one.part}",
+            fix=use_mesh_tls(rule, edge.host),
+            ruled_out=(
+                RuledOut("client-cert-expired", "the caller offers no TLS on this connection"),
+                RuledOut("app-closes-connection", BEFORE_THE_APPLICATION),
+                RuledOut("client-without-sidecar-server-strict", "the caller has its sidecar"),
             ),
+            at_most=one.at_most,
         )
-    patch = '{"spec":{"trafficPolicy":{"tls":{"mode":"ISTIO_MUTUAL"}}}}'
-    command = f"kubectl patch destinationrule {rule.name} -n {rule.namespace} --type merge -p '{patch}'"
-    return (Fix("command", command, effect),)
