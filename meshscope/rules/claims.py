@@ -9,7 +9,7 @@ import msgspec
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import CausedBy, Evidence, Fix, RuledOut
 from meshscope.model.names import ObjectRef
-from meshscope.rules.facts import EdgeFacts, Moved, Predicted, symptom_evidence
+from meshscope.rules.facts import EdgeFacts, Moved, Predicted, RouteFound, symptom_evidence
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Hop, Stage
 
@@ -115,7 +115,7 @@ def claims(
     subject: ObjectRef,
     explanation: str,
     fix: tuple[Fix, ...],
-    predicted: Predicted | None = None,
+    predicted: Predicted | RouteFound | None = None,
     stage: Stage | None = None,
     title: str = "",
     discriminator: str = "",

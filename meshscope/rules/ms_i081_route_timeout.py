@@ -9,7 +9,8 @@ Why it fails
 
 How meshscope knows
     The client's log says `response_timeout`, or `upstream_rq_timeout` of its cluster rises; the timeout is read from the
-    route that the client's proxy really holds.
+    route that the client's proxy really holds. Where that proxy couldn't be read, the server's connections that end after
+    just the time that a VirtualService sets make it likely.
 
 Fix
     Find out why the server is slow, or raise the timeout. A timeout longer than the caller's own only moves the failure.
@@ -28,6 +29,7 @@ from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import Shown, claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.time_limits import presumed
 from meshscope.walk.hops import Stage
 
 RULE = Rule(
@@ -51,6 +53,8 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
         )
         if shown:
             yield from _timed_out(edge, shown)
+        else:
+            yield from presumed(RULE, facts, edge, "timeout", _fix)
 
 
 def _timed_out(edge: EdgeFacts, shown: Shown) -> Iterable[Claim]:
@@ -62,6 +66,8 @@ def _timed_out(edge: EdgeFacts, shown: Shown) -> Iterable[Claim]:
         RULE,
         edge,
         shown,
+        predicted=route.saying(f"timeout {timeout}") if route is not None else None,
+        telling=True,
         stage=Stage.ROUTE,
         subject=owner or edge.server_subject,
         discriminator=edge.host,
@@ -80,7 +86,5 @@ def _fix(owner: ObjectRef | None, host: str) -> Fix:
             effect,
         )
     return Fix(
-        "command",
-        f"kubectl edit virtualservice {owner.name} -n {owner.namespace}  # spec.http[].timeout",
-        effect,
+        "command", f"kubectl edit {owner.kind.lower()} {owner.name} -n {owner.namespace}  # timeout", effect
     )

@@ -25,9 +25,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshscope.model.findings import Fix, Unknown
+from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import Shown, claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.time_limits import presumed
 from meshscope.walk.hops import Stage
 
 RULE = Rule(
@@ -51,6 +53,8 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
         )
         if shown:
             yield from _cut_off(edge, shown)
+        else:
+            yield from presumed(RULE, facts, edge, "per_try_timeout", _fix)
 
 
 def _cut_off(edge: EdgeFacts, shown: Shown) -> Iterable[Claim]:
@@ -58,23 +62,31 @@ def _cut_off(edge: EdgeFacts, shown: Shown) -> Iterable[Claim]:
     owner = route.owner if route is not None else None
     limit = route.per_try_timeout if route is not None else ""
     tries = f" and {route.retries} retries" if route is not None else ""
-    fix = Fix("advice", f"raise perTryTimeout for {edge.host}", "each try may take longer")
-    if owner is not None:
-        command = f"kubectl edit virtualservice {owner.name} -n {owner.namespace}  # spec.http[].retries.perTryTimeout"
-        fix = Fix(
-            "command",
-            command,
-            "each try may take longer; attempts × perTryTimeout must stay below the timeout",
-        )
+    held = (
+        route.saying(f"per_try_timeout {limit}, num_retries {route.retries}") if route is not None else None
+    )
     yield from claims(
         RULE,
         edge,
         shown,
+        predicted=held,
+        telling=True,
         stage=Stage.ROUTE,
         subject=owner or edge.server_subject,
         discriminator=edge.host,
         title=f"{edge.edge}: each try is cut off after {limit or 'the per-try timeout'}",
         explanation=f"{owner or 'the retry policy'} allows a try {limit or 'too little time'}{tries}; "
         f"{edge.edge.destination} needs longer, so every try fails and is repeated",
-        fix=(fix,),
+        fix=(_fix(owner, edge.host),),
+    )
+
+
+def _fix(owner: ObjectRef | None, host: str) -> Fix:
+    effect = "each try may take longer; attempts × perTryTimeout must stay below the timeout"
+    if owner is None:
+        return Fix("advice", f"raise perTryTimeout for {host}", effect)
+    return Fix(
+        "command",
+        f"kubectl edit {owner.kind.lower()} {owner.name} -n {owner.namespace}  # spec.http[].retries.perTryTimeout",
+        effect,
     )

@@ -24,9 +24,11 @@ from collections.abc import Iterable
 
 from meshscope.envoy.config_dump import RouteAction, seconds
 from meshscope.model.findings import Fix, Unknown
+from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import Shown, claims, shown_by
-from meshscope.rules.facts import EdgeFacts, Facts
+from meshscope.rules.facts import EdgeFacts, Facts, RouteFound
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.time_limits import owner_of, presumed
 from meshscope.walk.hops import Stage
 
 RULE = Rule(
@@ -53,8 +55,11 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             client_http_stats=("downstream_rq_max_duration_reached",),
             server_stats=(("http", "downstream_rq_max_duration_reached"),),
         )
-        if shown:
-            yield from _ended(edge, shown)
+        route = edge.route_with(_limited)
+        if shown or (shown.hints and route is not None and edge.client_log_missing):
+            yield from _ended(facts, edge, shown, route)
+        else:
+            yield from presumed(RULE, facts, edge, "max_stream_duration", _fix)
 
 
 def _limited(action: RouteAction) -> bool:
@@ -62,24 +67,36 @@ def _limited(action: RouteAction) -> bool:
     return limit is not None and bool(seconds(limit.max_stream_duration))
 
 
-def _ended(edge: EdgeFacts, shown: Shown) -> Iterable[Claim]:
-    route = edge.route_with(_limited)
+def _ended(facts: Facts, edge: EdgeFacts, shown: Shown, route: RouteFound | None) -> Iterable[Claim]:
     limit = route.max_stream_duration if route is not None else ""
+    owner = owner_of(facts, edge, "max_stream_duration", limit)
     yield from claims(
         RULE,
         edge,
         shown,
+        predicted=route.saying(f"max_stream_duration {limit}") if route is not None else None,
+        telling=True,
         stage=Stage.ROUTE,
-        subject=(route.owner if route is not None else None) or edge.server_subject,
+        subject=owner or edge.server_subject,
         discriminator=edge.host,
         title=f"{edge.edge}: streams are ended after {limit or 'their longest duration'}",
-        explanation=f"the stream lasted longer than {limit or 'max_stream_duration'} allows, so the proxy ended it",
-        fix=(
-            Fix(
-                "advice",
-                "raise or remove max_stream_duration where it is set (an EnvoyFilter on the route, the connection "
-                "manager or the cluster)",
-                "streams may live longer",
-            ),
-        ),
+        explanation=f"the stream lasted longer than {limit or 'max_stream_duration'}{f' ({owner})' if owner else ''} "
+        "allows, so the proxy ended it",
+        fix=(_fix(owner, edge.host),),
+    )
+
+
+def _fix(owner: ObjectRef | None, host: str) -> Fix:
+    effect = "streams may live longer"
+    if owner is None:
+        return Fix(
+            "advice",
+            f"raise or remove max_stream_duration for {host} where it is set (an EnvoyFilter on the route, the connection "
+            "manager or the cluster)",
+            effect,
+        )
+    return Fix(
+        "command",
+        f"kubectl edit {owner.kind.lower()} {owner.name} -n {owner.namespace}  # raise or remove max_stream_duration",
+        effect,
     )

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshscope.model.findings import Fix, Unknown
-from meshscope.rules.claims import LIKELY, Shown, claims, shown_by
+from meshscope.rules.claims import LIKELY, PREDICTED, Shown, claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
@@ -45,7 +45,10 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
         yield from _check(edge)
 
 
-def _check(edge: EdgeFacts) -> Iterable[Claim]:
+UNSEEN = "; only the server's side was seen, so the caller's proxy may have been the one to leave"
+
+
+def _check(edge: EdgeFacts) -> Iterable[Claim | Unknown]:
     roots = {symptom.id for symptom in edge.root_symptoms}
     shown = shown_by(
         edge,
@@ -53,23 +56,44 @@ def _check(edge: EdgeFacts) -> Iterable[Claim]:
         server=lambda s: s.has("DC") and (s.id in roots or edge.client_seen),
         client_http_stats=("downstream_rq_rx_reset", "downstream_cx_destroy_remote_active_rq"),
     )
-    left_here = any(s.side == "client" for s in shown.symptoms)
-    if left_here or (shown and not edge.client_seen):
-        yield from _left(edge, shown, certain=left_here)
+    if any(s.side == "client" for s in shown.symptoms):
+        yield from _left(edge, shown)
+    elif edge.client_log_missing:
+        yield from _counted(edge, shown)
+    elif shown and not edge.client_seen:
+        yield from _left(edge, shown, at_most=LIKELY, seen=UNSEEN)
+        yield Unknown(
+            f"who ended the requests of {edge.edge}",
+            "only the server's side was seen: its peer left, which may be the calling application, or the caller's proxy "
+            "after one of its own time limits",
+            f"read the proxy of {edge.edge.source}: its log says DC for the application, UT or SI for a limit of its own",
+        )
 
 
-def _left(edge: EdgeFacts, shown: Shown, *, certain: bool) -> Iterable[Claim]:
+def _counted(edge: EdgeFacts, shown: Shown) -> Iterable[Claim]:
+    """Without the caller's log: its application left connections with requests, and so the edge's own were given up.
+
+    A limit that ran out at the proxy, or the server, would have moved other counters; the edge's symptoms are those.
+    """
+    given_up = edge.client_moved("upstream_cx_destroy_local_with_active_rq", "upstream_rq_tx_reset")
+    counted = tuple(s for s in edge.symptoms if s.stat is not None)
+    other = any(s.stat is not None and s.stat[2] != "upstream_rq_tx_reset" for s in counted)
+    left = any(hint.stat == "downstream_cx_destroy_remote_active_rq" for hint in shown.hints)
+    if given_up and left and not other:
+        seen = "; the caller's log is missing, so this is told by counters that count its other calls of the port too"
+        yield from _left(
+            edge, Shown(counted, given_up, blind=False, hints=shown.hints), at_most=PREDICTED, seen=seen
+        )
+
+
+def _left(edge: EdgeFacts, shown: Shown, *, at_most: float = 1.0, seen: str = "") -> Iterable[Claim]:
     took = [e.duration_ms for s in shown.symptoms for e in s.entries if e.duration_ms is not None]
     after = f" after about {sorted(took)[len(took) // 2]} ms" if took else ""
-    seen = (
-        ""
-        if certain
-        else "; only the server's side was seen, so the caller's proxy may have been the one to leave"
-    )
     yield from claims(
         RULE,
         edge,
         shown,
+        telling=True,
         stage=Stage.CAPTURE,
         subject=edge.client_subject,
         discriminator=edge.host,
@@ -83,5 +107,5 @@ def _left(edge: EdgeFacts, shown: Shown, *, certain: bool) -> Iterable[Claim]:
                 "requests hold their connections longer",
             ),
         ),
-        at_most=1.0 if certain else LIKELY,
+        at_most=at_most,
     )

@@ -58,6 +58,10 @@ class Claim(msgspec.Struct, frozen=True):
     """A title for this very case; the rule's own where it is empty."""
     severity: Severity | None = None
 
+    def also(self, *evidence: Evidence) -> Claim:
+        """The claim with more evidence."""
+        return msgspec.structs.replace(self, evidence=(*self.evidence, *evidence))
+
 
 Check = Callable[["Facts"], Iterable[Claim | Unknown]]
 
