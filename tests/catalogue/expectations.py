@@ -18,6 +18,12 @@ _REFUSED_CLIENT = Undecidable(
     frozenset({"client-cert-expired", "client-cert-untrusted-by-server"}),
 )
 
+_EXTERNAL_AUTHORIZER = Undecidable(
+    "the caller gets a 403 either way, and who wrote it (the authorizer, or the server's proxy that got no answer from it) "
+    "is only in that proxy's log and counters; all that speaks is the size of the body, and the policy in Kubernetes",
+    frozenset({"ext-authz-denied", "ext-authz-unreachable"}),
+)
+
 UNDECIDABLE: dict[tuple[str, str], Undecidable] = {
     ("client-cert-expired", "no-client-proxy"): _REFUSED_CLIENT,
     ("client-cert-untrusted-by-server", "no-client-proxy"): _REFUSED_CLIENT,
@@ -34,6 +40,21 @@ UNDECIDABLE: dict[tuple[str, str], Undecidable] = {
         "a reset handshake is all that a caller sees of a server that has no certificate, of one that takes no mTLS and "
         "of a connection limit alike; what tells them apart is in the server's proxy, which couldn't be read",
         frozenset({"server-secret-not-delivered"}),
+    ),
+    ("ext-authz-denied", "no-server-proxy"): _EXTERNAL_AUTHORIZER,
+    ("ext-authz-unreachable", "no-server-proxy"): _EXTERNAL_AUTHORIZER,
+    ("jwt-invalid", "no-server-proxy"): Undecidable(
+        "a 401 that was passed on is the server's JWT filter's or the application's; the reason and the author are only in "
+        "the log of the server's proxy. A RequestAuthentication is there and the body has the size of one of Envoy's texts",
+        frozenset({"jwt-invalid"}),
+    ),
+    ("rate-limit-service-down", "no-server-proxy"): Undecidable(
+        "a 500 without body that was passed on may be the application's own; that the server's proxy asks a rate limit "
+        "service and may not go without is known from the EnvoyFilter, that it got no answer only from that proxy",
+        frozenset({"rate-limit-service-down"}),
+    ),
+    ("no-peer-identity-for-principal-policy", "no-server-proxy"): Undecidable(
+        "the caller has no proxy and the server's is the one that couldn't be read: nothing that is left saw the calls",
     ),
 }
 """By (cause, condition). A condition not listed here must give the cause first, as with everything there."""
