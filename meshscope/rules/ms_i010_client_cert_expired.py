@@ -57,16 +57,21 @@ RULE = Rule(
 
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
     for refusal in refused_clients(facts, RULE.cause):
-        until = moment(refusal.certificate, end=True)
+        early = refusal.fault is not None and refusal.fault.kind == "not_yet_valid"
+        when = (
+            f"isn't valid before{moment(refusal.certificate, end=False).replace(' at', '')}"
+            if early
+            else f"expired{moment(refusal.certificate, end=True)}"
+        )
         yield from claims(
             RULE,
             refusal.edge,
             refusal.shown,
             predicted=refusal.found,
             subject=refusal.subject,
-            title=f"{refusal.edge.edge}: the caller's certificate expired{until}",
-            explanation=f"the certificate that {refusal.who} shows isn't valid any more{refusal.part}; the server's "
-            "sidecar closes every new connection of its",
+            title=f"{refusal.edge.edge}: the caller's certificate {when}",
+            explanation=f"the certificate that {refusal.who} shows {when}{refusal.part}; the server's sidecar closes each "
+            "of its new connections",
             fix=_fixes(refusal.subject, refusal.pod),
             ruled_out=(
                 RuledOut("client-cert-untrusted-by-server", "it comes from a root that the server trusts"),
