@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -147,9 +148,11 @@ class Mesh:
         listed = service.spec.get("clusterIPs") or [service.spec.get("clusterIP")]
         return tuple(str(address) for address in listed if address and address != "None")
 
-    def workloads_selected(self, service: KubernetesObject) -> tuple[ObjectRef, ...]:
-        """The workloads whose pod template the Service's selector takes, scaled to 0 or not."""
-        selector = strings(service.spec.get("selector"))
+    def workloads_selected(
+        self, service: KubernetesObject, subset: Mapping[str, str] | None = None
+    ) -> tuple[ObjectRef, ...]:
+        """The workloads whose pod template the Service's selector (and a subset's labels) take, scaled to 0 or not."""
+        selector = {**strings(service.spec.get("selector")), **(subset or {})}
         found = []
         for kind in ("Deployment", "StatefulSet", "DaemonSet"):
             for workload in self.objects.of(kind, namespace=service.metadata.namespace):

@@ -21,6 +21,7 @@ from meshscope.istio.syncz import ProxySync
 from meshscope.model.findings import Edge, Evidence, Unavailable
 from meshscope.model.names import OUTSIDE, ObjectRef, WorkloadId
 from meshscope.sources.source import Part
+from meshscope.walk.dead_ends import DeadEnd, dead_ends
 from meshscope.walk.hops import Branch, Hop, Stage, Walk
 from meshscope.walk.walk import Call, walk
 
@@ -492,6 +493,11 @@ class Facts:
         """What istiod says of this proxy, None where no istiod was asked or none knows it."""
         self.note("sync")
         return self._shared.mesh.sync.get(f"{proxy.id.pod}.{proxy.id.namespace}")
+
+    def dead_ends(self, proxy: Proxy) -> tuple[DeadEnd, ...]:
+        """Where requests can end in this proxy's own route tables."""
+        self.note("walk")
+        return tuple(dead_ends(self._shared.mesh, proxy))
 
     def workload(self, proxy: Proxy) -> ObjectRef:
         return self._shared.mesh.workload_of(proxy).ref

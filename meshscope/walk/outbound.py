@@ -13,20 +13,27 @@ from meshscope.envoy.config_dump import (
     Listener,
     RouteConfiguration,
     TcpProxy,
+    decode_json,
 )
-from meshscope.envoy.listeners import filter_chain
+from meshscope.envoy.listeners import FilterChainsNotUnderstood, filter_chain
 from meshscope.envoy.request import HttpRequest
-from meshscope.envoy.routes import RouteOutcome, normalized, route
+from meshscope.envoy.routes import RouteOutcome, normalized, route, virtual_host
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
-from meshscope.istio.names import metadata_object
+from meshscope.istio import sidecar
+from meshscope.istio.names import BLACK_HOLE, PASSTHROUGH, metadata_object
 from meshscope.model.findings import Evidence, Unavailable
 from meshscope.model.names import ObjectRef
 from meshscope.sources.source import Part
 from meshscope.walk.hops import Hop, Stage
 
-PROXY_PORTS = frozenset({15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090})
-"""Ports of the sidecar itself: Istio never routes them through the mesh."""
+CLOSED_PROXY_PORTS = frozenset({15000, 15001, 15004, 15006})
+"""Ports of the sidecar itself that take nothing from other pods: its admin, its two ends of the redirect, debugging.
+
+15001 and 15006 lead what is sent straight to them to the BlackHoleCluster, lest it run in circles."""
+
+BLOCK_ALL = "block_all"
+"""The virtual host that Istio adds last where the outbound policy is REGISTRY_ONLY."""
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -39,11 +46,11 @@ class Way(msgspec.Struct, frozen=True):
 
 def capture(mesh: Mesh, client: Proxy, port: int) -> Hop:
     """Whether the call passes through the client's sidecar."""
-    if port in PROXY_PORTS:
+    if port in CLOSED_PROXY_PORTS:
         return Hop(
             Stage.CAPTURE,
             "fail",
-            f"port {port} belongs to the sidecar itself and is never routed",
+            f"port {port} is the sidecar's own: it takes no requests of others",
             client.id,
             cause="connect-to-proxy-port",
         )
@@ -107,25 +114,29 @@ def ways(mesh: Mesh, client: Proxy, host: str, port: int, request: HttpRequest |
             cause="no-vhost",
         )
         return (Way(1.0, (missing,), None),)
-    chain = filter_chain(
-        listener,
-        destination_address=addresses[0] if addresses else host,
-        destination_port=port,
-        transport_protocol="raw_buffer",
-        server_name="",
-        application_protocols=("http/1.1",) if request else (),
-    )
-    if chain is None:
-        missing = Hop(
-            Stage.OUTBOUND_LISTENER,
-            "fail",
-            f"listener {listener.name} has no filter chain for it",
-            client.id,
-            f"listener {listener.name}",
-            cause="no-vhost",
+    try:
+        chain = filter_chain(
+            listener,
+            destination_address=addresses[0] if addresses else host,
+            destination_port=port,
+            transport_protocol="raw_buffer",
+            server_name="",
+            application_protocols=("http/1.1",) if request else (),
         )
-        return (Way(1.0, (missing,), None),)
-    return _through_chain(mesh, client, config, listener, chain, host, port, request)
+        if chain is not None:
+            return _through_chain(mesh, client, config, listener, chain, host, port, request)
+    except (FilterChainsNotUnderstood, msgspec.DecodeError) as error:
+        why = f"listener {listener.name} can't be read: {error}"
+        return (Way(1.0, (Hop(Stage.OUTBOUND_LISTENER, "unknown", why, client.id),), None),)
+    missing = Hop(
+        Stage.OUTBOUND_LISTENER,
+        "fail",
+        f"listener {listener.name} has no filter chain for it",
+        client.id,
+        f"listener {listener.name}",
+        cause="no-vhost",
+    )
+    return (Way(1.0, (missing,), None),)
 
 
 def _through_chain(
@@ -175,6 +186,8 @@ def _through_chain(
             detail={"http": False, "listener": listener.name},
         )
         shares = _tcp_clusters(proxy)
+        if [name for name, _ in shares] == [BLACK_HOLE]:
+            return (Way(1.0, (taken, _forbidden(mesh, client, host, port, where, BLACK_HOLE)), None),)
         return tuple(
             Way(share, (taken, Hop(Stage.ROUTE, "pass", f"TCP proxy to {name}", client.id, where)), name)
             for name, share in shares
@@ -234,13 +247,15 @@ def _route_hop(
     if outcome.route is not None and outcome.route.route is not None:
         detail["action"] = outcome.route.route
     if outcome.kind == "cluster":
+        hidden = _hiding_sidecar(mesh, client, host) if outcome.cluster == PASSTHROUGH else None
         return Hop(
             Stage.ROUTE,
             "pass",
-            f"routed to {outcome.cluster}",
+            f"routed to {outcome.cluster}" + (f": {hidden} hides {host} from this proxy" if hidden else ""),
             client.id,
             where,
-            virtual_service,
+            hidden or virtual_service,
+            cause="sidecar-egress-hides-host" if hidden else "",
             detail=detail,
         )
     if outcome.kind == "unknown":
@@ -270,19 +285,9 @@ def _route_hop(
             detail=detail,
         )
     if outcome.kind == "direct_response":
-        if outcome.virtual_host is not None and outcome.virtual_host.name == "block_all":
-            cause = "sidecar-egress-hides-host" if _sidecar_hides(mesh, client, host) else "registry-only"
-            return Hop(
-                Stage.ROUTE,
-                "fail",
-                f"{host} isn't among the hosts this proxy may call (block_all, {outcome.status})",
-                client.id,
-                where,
-                _sidecar_ref(mesh, client) if cause.startswith("sidecar") else None,
-                cause=cause,
-                evidence=evidence,
-                detail=detail,
-            )
+        if outcome.virtual_host is not None and outcome.virtual_host.name == BLOCK_ALL:
+            hop = _forbidden(mesh, client, host, port, where, f"{BLOCK_ALL}, {outcome.status}")
+            return msgspec.structs.replace(hop, evidence=evidence, detail={**hop.detail, **detail})
         return Hop(
             Stage.ROUTE,
             "pass",
@@ -311,24 +316,51 @@ def _virtual_service_of(outcome: RouteOutcome) -> ObjectRef | None:
     return None
 
 
-def _sidecar_ref(mesh: Mesh, client: Proxy) -> ObjectRef | None:
+def _forbidden(mesh: Mesh, client: Proxy, host: str, port: int, where: str, by: str) -> Hop:
+    """The outbound policy ends the call: the host isn't in the registry, or is and this proxy doesn't hear of it.
+
+    `knows` in the detail names another proxy of the caller's namespace that holds a route for the host.
+    """
+    hiding = _hiding_sidecar(mesh, client, host)
+    knows = None if mesh.has_kubernetes else _knowing_proxy(mesh, client, host, port)
+    hidden = hiding is not None or knows is not None
+    decision = f"{host} isn't among the hosts this proxy may call ({by})"
+    if hiding is not None:
+        decision += f": {hiding} leaves it out"
+    return Hop(
+        Stage.ROUTE,
+        "fail",
+        decision,
+        client.id,
+        where,
+        hiding,
+        cause="sidecar-egress-hides-host" if hidden else "registry-only",
+        detail={"knows": str(knows.id) if knows is not None else "", "by": by},
+    )
+
+
+def _hiding_sidecar(mesh: Mesh, client: Proxy, host: str) -> ObjectRef | None:
+    """The Sidecar resource that keeps a host of the mesh's registry from this proxy."""
     pod = mesh.pod(client.id)
     labels = pod.metadata.labels if pod else client.node.labels
-    best: ObjectRef | None = None
-    for sidecar in mesh.objects.of("Sidecar", namespace=client.id.namespace):
-        selector = (sidecar.spec.get("workloadSelector") or {}).get("labels") or {}
-        if selector and all(labels.get(key) == value for key, value in selector.items()):
-            return sidecar.ref
-        if not selector:
-            best = sidecar.ref
-    if best is None and mesh.objects.root_namespace:
-        best = next((s.ref for s in mesh.objects.of("Sidecar", namespace=mesh.objects.root_namespace)), None)
-    return best
+    found = sidecar.in_force(mesh.objects, client.id.namespace, labels)
+    if found is None or next(sidecar.registered_in(mesh.objects, host), None) is None:
+        return None
+    return None if sidecar.shows(mesh.objects, found, client.id.namespace, host) else found.ref
 
 
-def _sidecar_hides(mesh: Mesh, client: Proxy, host: str) -> bool:
-    """Whether the host exists in the mesh and a Sidecar resource is what keeps it from this proxy."""
-    return mesh.objects.service_of_host(host) is not None and _sidecar_ref(mesh, client) is not None
+def _knowing_proxy(mesh: Mesh, client: Proxy, host: str, port: int) -> Proxy | None:
+    """Another proxy of the caller's namespace whose routes have the host: then the mesh's registry has it, too."""
+    for other in mesh.proxies.values():
+        if other.id.namespace != client.id.namespace or other is client:
+            continue
+        if isinstance(other.config, Unavailable):
+            continue
+        routes = other.config.routes.get(str(port))
+        found = virtual_host(routes, f"{host}:{port}") if routes is not None else None
+        if found is not None and "*" not in found.domains:
+            return other
+    return None
 
 
 FAULT_FILTER = "envoy.filters.http.fault"
@@ -338,8 +370,11 @@ def _fault_hop(client: Proxy, manager: HttpConnectionManager, outcome: RouteOutc
     """The fault that the route injects, if it does; abort with 100 % ends the walk."""
     if outcome.route is None or FAULT_FILTER not in outcome.route.typed_per_filter_config:
         return None
-    fault: dict[str, Any] = msgspec.json.decode(outcome.route.typed_per_filter_config[FAULT_FILTER])
-    abort, delay = fault.get("abort") or {}, fault.get("delay") or {}
+    try:
+        fault = decode_json(outcome.route.typed_per_filter_config[FAULT_FILTER], dict[str, Any])
+    except msgspec.DecodeError:
+        return None
+    abort, delay = _mapped(fault.get("abort")), _mapped(fault.get("delay"))
     where = f"route / {outcome.route.name or 'unnamed'} / fault filter"
     virtual_service = metadata_object(outcome.route.metadata.istio())
     share = _percentage(abort)
@@ -371,8 +406,11 @@ def _fault_hop(client: Proxy, manager: HttpConnectionManager, outcome: RouteOutc
 
 
 def _percentage(fault: dict[str, Any]) -> float:
-    percentage = fault.get("percentage") or {}
-    scale = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}.get(
-        percentage.get("denominator", "HUNDRED"), 100
-    )
-    return float(percentage.get("numerator", 0)) / scale
+    percentage = _mapped(fault.get("percentage"))
+    scale = {"TEN_THOUSAND": 10_000, "MILLION": 1_000_000}.get(str(percentage.get("denominator")), 100)
+    numerator = percentage.get("numerator", 0)
+    return float(numerator) / scale if isinstance(numerator, int | float) else 0.0
+
+
+def _mapped(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

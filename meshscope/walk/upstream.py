@@ -9,12 +9,16 @@ from meshscope.envoy.config_dump import Cluster
 from meshscope.envoy.outliers import panics
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
+from meshscope.istio.kubernetes import dicts, pod_ips, strings
 from meshscope.istio.names import cluster_name, metadata_object
 from meshscope.model.findings import Evidence, Unavailable
 from meshscope.model.kubernetes import KubernetesObject
 from meshscope.model.names import ObjectRef
 from meshscope.sources.source import Part
 from meshscope.walk.hops import Hop, Outcome, Stage
+
+DNS_TYPES = frozenset({"STRICT_DNS", "LOGICAL_DNS"})
+"""Clusters whose endpoints the proxy finds by resolving names itself."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -91,6 +95,8 @@ def targets(mesh: Mesh, client: Proxy, of: Cluster) -> tuple[tuple[Target, ...],
     )
     endpoints = list(assignment.all()) if assignment is not None else []
     hosts = _hosts(client, of.name)
+    if of.type in DNS_TYPES and hosts is not None:
+        endpoints = []  # These are names; what they resolve to is in /clusters.
     by_address = {host.address: host for host in hosts or ()}
     panic = panics(of, hosts or ())
     found: list[Target] = []
@@ -202,7 +208,8 @@ def _none_usable(
     )
 
     def failing(cause: str, decision: str, behind: ObjectRef | None = None, outcome: Outcome = "fail") -> Hop:
-        return Hop(Stage.ENDPOINT, outcome, decision, client.id, where, behind, cause, (source,))
+        detail = {"cluster": of.name, "kubernetes": mesh.has_kubernetes}
+        return Hop(Stage.ENDPOINT, outcome, decision, client.id, where, behind, cause, (source,), detail)
 
     if hosts:
         if all(host.failed_outlier_check for host in hosts):
@@ -213,7 +220,7 @@ def _none_usable(
             )
         if all(host.eds_health_status == "DRAINING" for host in hosts):
             return failing("endpoints-draining", "every endpoint is draining")
-        return failing("endpoints-unhealthy", "no endpoint is healthy")
+        return failing("endpoints-unhealthy", f"no endpoint is healthy{_unready_pods(mesh, hosts)}")
     if assigned:
         return failing("endpoints-unhealthy", "every endpoint is marked unhealthy or draining")
     if not seen and hosts is None:
@@ -224,9 +231,17 @@ def _none_usable(
             client.id,
             where,
         )
-    if of.type in {"STRICT_DNS", "LOGICAL_DNS"}:
-        return failing("dns-failure", "the host's name resolves to no address")
+    if of.type in DNS_TYPES:
+        return failing("dns-failure", f"{_dns_names(of)} resolves to no address")
     return failing(*_why_empty(mesh, of))
+
+
+def _dns_names(of: Cluster) -> str:
+    endpoints = of.load_assignment.all() if of.load_assignment is not None else ()
+    names = [
+        e.endpoint.address.socket_address.address for e in endpoints if e.endpoint.address.socket_address
+    ]
+    return ", ".join(dict.fromkeys(names)) or "the host's name"
 
 
 def _why_empty(mesh: Mesh, of: Cluster) -> tuple[str, str, ObjectRef | None]:
@@ -235,37 +250,72 @@ def _why_empty(mesh: Mesh, of: Cluster) -> tuple[str, str, ObjectRef | None]:
     service = mesh.objects.service_of_host(name.fqdn) if name is not None else None
     if service is None or name is None:
         return "no-endpoints", "it has no endpoint", None
+    if not service.spec.get("selector"):
+        return "no-endpoints", "nobody lists an endpoint for the Service, which has no selector", service.ref
+    rule = metadata_object(of.metadata.istio())
+    labels = subset_labels(mesh, of, name.subset) if name.subset else {}
     selected = mesh.objects.pods_selected(service)
-    if name.subset and mesh.has_kubernetes:
-        labels = subset_labels(mesh, of, name.subset)
-        if labels and selected and not any(_has_labels(pod, labels) for pod in selected):
-            wanted = ", ".join(f"{key}={value}" for key, value in labels.items())
-            return (
-                "subset-selects-no-pods",
-                f"no pod of {service.metadata.name} has {wanted}",
-                metadata_object(of.metadata.istio()),
-            )
-    if not selected and mesh.has_kubernetes and service.spec.get("selector"):
-        if not mesh.workloads_selected(service):
+    fitting = tuple(pod for pod in selected if _has_labels(pod, labels))
+    workloads = mesh.workloads_selected(service)
+    if not fitting:
+        if not selected and not workloads:
             return "service-selects-no-pods", "the Service's selector matches no workload's pods", service.ref
-        return "no-endpoints", "the Service's workload has no pod (scaled to 0?)", service.ref
-    if selected and not any(mesh.objects.ready(pod) for pod in selected):
-        return "no-endpoints", f"none of the {len(selected)} pods of the Service is ready", service.ref
-    return "no-endpoints", "it has no endpoint", service.ref
+        if labels and not mesh.workloads_selected(service, labels):
+            wanted = ", ".join(f"{key}={value}" for key, value in labels.items())
+            return "subset-selects-no-pods", f"no pod of {service.metadata.name} has {wanted}", rule
+        behind = ", ".join(workload.name for workload in mesh.workloads_selected(service, labels))
+        return (
+            "no-endpoints",
+            f"{behind or 'the workload'} has no pod: it is scaled to 0 or can't start any",
+            service.ref,
+        )
+    unready = [pod for pod in fitting if not mesh.objects.ready(pod)]
+    if len(unready) == len(fitting):
+        count = "the only pod is not" if len(fitting) == 1 else f"none of the {len(fitting)} pods is"
+        return "no-endpoints", f"{count} ready{_why_unready(unready)}", service.ref
+    addresses = {ip for pod in fitting for ip in pod_ips(pod)}
+    listed = [e for e in mesh.objects.endpoints(service, name.port) if e.ready and e.address in addresses]
+    if listed:
+        known = ", ".join(f"{endpoint.address}:{endpoint.port}" for endpoint in listed[:3])
+        return "proxy-endpoints-stale", f"Kubernetes lists {known}, this proxy holds none", service.ref
+    return "no-endpoints", f"its pods are ready, and none is listed for port {name.port}", service.ref
+
+
+def _why_unready(pods: list[KubernetesObject]) -> str:
+    """What the first pod's containers say of themselves: waiting for what, ended how, or just not ready."""
+    for status in dicts(pods[0].status.get("containerStatuses")):
+        state = status.get("state")
+        for kind in ("waiting", "terminated"):
+            told = state.get(kind) if isinstance(state, dict) else None
+            if isinstance(told, dict) and told.get("reason"):
+                return f" ({status.get('name')}: {told['reason']})"
+    for status in dicts(pods[0].status.get("containerStatuses")):
+        if status.get("ready") is False:
+            return f" (its container {status.get('name')} runs and fails its readiness probe)"
+    return ""
 
 
 def subset_labels(mesh: Mesh, of: Cluster, subset: str) -> dict[str, str]:
     """The labels of a subset, as the DestinationRule behind the cluster defines it; {} where it isn't known."""
     ref = metadata_object(of.metadata.istio())
     rule = mesh.objects.get("DestinationRule", ref.namespace, ref.name) if ref is not None else None
-    for entry in (rule.spec.get("subsets") or ()) if rule is not None else ():
+    for entry in dicts(rule.spec.get("subsets")) if rule is not None else ():
         if entry.get("name") == subset:
-            return dict(entry.get("labels") or {})
+            return strings(entry.get("labels"))
     return {}
 
 
 def _has_labels(pod: KubernetesObject, labels: dict[str, str]) -> bool:
     return all(pod.metadata.labels.get(key) == value for key, value in labels.items())
+
+
+def _unready_pods(mesh: Mesh, hosts: tuple[HostStatus, ...]) -> str:
+    """What Kubernetes says of the pods at these addresses, where they aren't ready."""
+    found = [mesh.pod_at(host.address.rpartition(":")[0].strip("[]")) for host in hosts]
+    unready = [pod for pod in found if pod is not None and not mesh.objects.ready(pod)]
+    if not unready:
+        return ""
+    return f": {len(unready)} of {len(hosts)} pods aren't ready{_why_unready(unready)}"
 
 
 def _flags_in_words(hosts: tuple[HostStatus, ...]) -> str:
