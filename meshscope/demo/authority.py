@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cryptography import x509
@@ -50,7 +50,8 @@ class Authorities:
         if kept and kept[0] == certificate and kept[1] == authority:
             return kept[2]
         issued = self._sign(self._root(spec, certificate.issuer), identity, certificate)
-        self._leaves[(pod, identity)] = (certificate, authority, issued)
+        # Copies: a fault may alter either in place while the mesh runs.
+        self._leaves[(pod, identity)] = (replace(certificate), replace(authority), issued)
         return issued
 
     def _root(self, spec: MeshSpec, name: str) -> _Root:

@@ -89,8 +89,10 @@ def test_the_cause_is_named_first(fault: str, condition: str, captures: Path, tm
 @pytest.mark.parametrize("fault", FAULTS)
 def test_an_unrelated_fault_hides_nothing(fault: str, captures: Path) -> None:
     report = verdict(captured(captures, fault, unrelated=True))
-    ours = [f for f in report.findings if not any("payments" in str(edge) for edge in f.affected)]
-    others = [f for f in report.findings if any("payments" in str(edge) for edge in f.affected)]
+    elsewhere = [f for f in report.findings if any("payments" in str(edge) for edge in f.affected)]
+    # A fault of the whole mesh, as an expired root is, hits the other edge as well and stays ours.
+    others = [f for f in elsewhere if f.cause != fault or all("payments" in str(e) for e in f.affected)]
+    ours = [f for f in report.findings if f not in others]
     assert ours, told(report)
     assert ours[0].cause == fault, told(report)
     assert others, told(report)
