@@ -108,15 +108,16 @@ def ext_authz_unreachable(spec: MeshSpec) -> None:
 
 
 def _authorizer(spec: MeshSpec, behaviour: Behaviour) -> None:
-    """An HTTP authorizer outside the mesh's proxies, and a CUSTOM policy that has ratings ask it."""
-    authorizer = Workload("authorizer", "bookinfo", "authorizer", sidecar=False, behaviour=behaviour)
+    """An HTTP authorizer in a namespace without injection, and a CUSTOM policy that has ratings ask it."""
+    spec.namespaces["platform"] = {}
+    authorizer = Workload("authorizer", "platform", "authorizer", sidecar=False, behaviour=behaviour)
     authorizer.ports = [Port(8000)]
     spec.add_workload(authorizer)
     spec.mesh_config["extensionProviders"] = [
         {
             "name": "demo-authorizer",
             "envoyExtAuthzHttp": {
-                "service": "authorizer.bookinfo.svc.cluster.local",
+                "service": "authorizer.platform.svc.cluster.local",
                 "port": 8000,
                 "timeout": "2s",
             },
@@ -125,7 +126,7 @@ def _authorizer(spec: MeshSpec, behaviour: Behaviour) -> None:
     spec.add("""
         apiVersion: v1
         kind: Service
-        metadata: {name: authorizer, namespace: bookinfo, labels: {app: authorizer}}
+        metadata: {name: authorizer, namespace: platform, labels: {app: authorizer}}
         spec:
           selector: {app: authorizer}
           ports: [{name: http, port: 8000, targetPort: 8000, protocol: TCP}]

@@ -175,13 +175,14 @@ def rate_limit_service_down(spec: MeshSpec) -> None:
 
 
 def _rate_limit_service(spec: MeshSpec, behaviour: Behaviour) -> None:
-    service = Workload("ratelimit", "bookinfo", "ratelimit", sidecar=False, behaviour=behaviour)
+    spec.namespaces["platform"] = {}
+    service = Workload("ratelimit", "platform", "ratelimit", sidecar=False, behaviour=behaviour)
     service.ports = [Port(8081, "ratelimit")]
     spec.add_workload(service)
     spec.add("""
         apiVersion: v1
         kind: Service
-        metadata: {name: ratelimit, namespace: bookinfo, labels: {app: ratelimit}}
+        metadata: {name: ratelimit, namespace: platform, labels: {app: ratelimit}}
         spec:
           selector: {app: ratelimit}
           ports: [{name: grpc, port: 8081, targetPort: 8081, protocol: TCP}]
@@ -193,7 +194,7 @@ def _rate_limit_service(spec: MeshSpec, behaviour: Behaviour) -> None:
         "timeout": "1s",
         "rate_limit_service": {
             "grpc_service": {
-                "envoy_grpc": {"cluster_name": "outbound|8081||ratelimit.bookinfo.svc.cluster.local"}
+                "envoy_grpc": {"cluster_name": "outbound|8081||ratelimit.platform.svc.cluster.local"}
             },
             "transport_api_version": "V3",
         },
