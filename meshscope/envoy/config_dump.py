@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
@@ -241,6 +241,15 @@ class Cluster(Struct, frozen=True):
             if found.priority == "DEFAULT":
                 return found
         return Thresholds()
+
+
+NO_LIMIT = 2**32 - 1
+"""What Istio writes into a circuit breaker for a limit that isn't set."""
+
+
+def in_words(limit: int) -> str:
+    """A circuit breaker's limit for people."""
+    return "any number of" if limit >= NO_LIMIT else str(limit)
 
 
 # --- listeners --------------------------------------------------------------------------------------------
@@ -711,6 +720,31 @@ class SecretEntry(Struct, frozen=True):
     warming: bool = False
 
 
+class _ExtensionEntry(Struct, frozen=True):
+    ecds_filter: Raw | UnsetType = UNSET
+    version_info: str = ""
+    last_updated: str = ""
+    error_state: ErrorState | None = None
+
+
+class _SecretMessage(Struct, frozen=True):
+    name: str = ""
+    secret: Raw | UnsetType = UNSET
+    version_info: str = ""
+
+
+MessageKind = Literal["cluster", "listener", "route", "endpoint", "secret", "extension"]
+MessageState = Literal["ACTIVE", "WARMING", "STATIC", "UNINITIALIZED"]
+
+
+class Message(Struct, frozen=True):
+    """One resource as Envoy printed it, and how far it came; `name` is the entry's own where it has one."""
+
+    raw: Raw
+    state: MessageState
+    name: str = ""
+
+
 class Node(Struct, frozen=True):
     id: str = ""
     cluster: str = ""
@@ -744,6 +778,7 @@ class _Section(Struct, frozen=True):
     static_secrets: tuple[Raw, ...] = ()
     dynamic_active_secrets: tuple[Raw, ...] = ()
     dynamic_warming_secrets: tuple[Raw, ...] = ()
+    ecds_filters: tuple[Raw, ...] = ()
 
 
 class _Dump(Struct, frozen=True):
@@ -826,6 +861,24 @@ class ConfigDump:
                 if found is not None:
                     return found
         return Bootstrap()
+
+    @cached_property
+    def bootstrap_message(self) -> Raw | None:
+        """The bootstrap as Envoy printed it."""
+        found = (section.bootstrap for section in self._sections)
+        return next((raw for raw in found if not isinstance(raw, UnsetType)), None)
+
+    def messages(self, kind: MessageKind) -> Iterator[Message]:
+        """All resources of a kind as Envoy printed them: what came over xDS first, then the static ones."""
+        for field_name, state in _MESSAGES[kind].items():
+            for _, entry in self._entries((field_name,), _ENTRY_TYPES[kind]):
+                found = _message(entry, state)
+                if found is not None:
+                    yield found
+
+    def has(self, kind: MessageKind) -> bool:
+        """Whether the dump has the section of a kind (a masked one hasn't): without, no resource means nothing."""
+        return any(section.type.endswith(_SECTION_TYPES[kind]) for section in self._sections)
 
     @property
     def has_clusters(self) -> bool:
@@ -931,6 +984,60 @@ class ConfigDump:
                 entry = msgspec.structs.replace(entry, warming=True)
             resources.add(entry.name, entry)
         return resources
+
+
+_SECTION_TYPES: dict[MessageKind, str] = {
+    "cluster": "ClustersConfigDump",
+    "listener": "ListenersConfigDump",
+    "route": ".RoutesConfigDump",
+    "endpoint": "EndpointsConfigDump",
+    "secret": "SecretsConfigDump",
+    "extension": "EcdsConfigDump",
+}
+_ENTRY_TYPES: dict[MessageKind, type[Any]] = {
+    "cluster": _ClusterEntry,
+    "listener": _ListenerEntry,
+    "route": _RouteEntry,
+    "endpoint": _EndpointEntry,
+    "secret": _SecretMessage,
+    "extension": _ExtensionEntry,
+}
+_MESSAGES: dict[MessageKind, dict[str, MessageState]] = {
+    "cluster": {
+        "dynamic_active_clusters": "ACTIVE",
+        "dynamic_warming_clusters": "WARMING",
+        "static_clusters": "STATIC",
+    },
+    "listener": {"dynamic_listeners": "ACTIVE", "static_listeners": "STATIC"},
+    "route": {"dynamic_route_configs": "ACTIVE", "static_route_configs": "STATIC"},
+    "endpoint": {"dynamic_endpoint_configs": "ACTIVE", "static_endpoint_configs": "STATIC"},
+    "secret": {
+        "dynamic_warming_secrets": "WARMING",
+        "dynamic_active_secrets": "ACTIVE",
+        "static_secrets": "STATIC",
+    },
+    "extension": {"ecds_filters": "ACTIVE"},
+}
+
+
+def _message(entry: Any, state: MessageState) -> Message | None:
+    match entry:
+        case (
+            _ClusterEntry(cluster=raw)
+            | _RouteEntry(route_config=raw)
+            | _EndpointEntry(endpoint_config=raw)
+            | _ExtensionEntry(ecds_filter=raw)
+        ):
+            name = ""
+        case _SecretMessage(secret=raw, name=name, version_info=version):
+            state = "UNINITIALIZED" if version == "uninitialized" and state == "ACTIVE" else state
+        case _ListenerEntry(name=name):
+            found = entry.active_state or entry.warming_state
+            raw = found.listener if found else entry.listener
+            state = "WARMING" if entry.active_state is None and entry.warming_state else state
+        case _:
+            return None
+    return None if isinstance(raw, UnsetType) else Message(raw, state, name)
 
 
 _DURATION_UNITS = {"ms": 0.001, "us": 1e-6, "ns": 1e-9, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -130,6 +130,10 @@ TELLING = frozenset(
 """Counters that say of themselves why a request failed."""
 
 
+CROWDED, FULL = "upstream_cx_overflow", "upstream_rq_pending_overflow"
+"""Requests wait because no connection may be opened; then no more may wait."""
+
+
 def _by_counter(told: list[tuple[ObservedEdge, Symptom]], found: dict[str, set[str]]) -> None:
     """What a cluster's general counters count follows from what its telling ones do."""
     groups: dict[tuple[str, str], list[Symptom]] = defaultdict(list)
@@ -141,6 +145,8 @@ def _by_counter(told: list[tuple[ObservedEdge, Symptom]], found: dict[str, set[s
         telling = {symptom for stat, symptom in named.items() if stat in TELLING}
         retried = {symptom for stat, symptom in named.items() if stat in RETRIED}
         for stat, symptom in named.items():
+            if stat == CROWDED and FULL in named:
+                found[symptom].add(named[FULL])
             if stat in GENERAL:
                 sources = telling or (retried if stat not in RETRIED else set())
                 if sources:

@@ -66,20 +66,27 @@ def shown_by(
     client_stats: tuple[str, ...] = (),
     client_http_stats: tuple[str, ...] = (),
     server_stats: tuple[tuple[str, str], ...] = (),
+    cluster: str = "",
 ) -> Shown:
     """The symptoms and counters of this edge that a cause would produce.
 
     `client` and `server` say which log symptoms fit at which side; `client_stats` are counters of the client's
     cluster (they stand for log lines where the client's log is missing), `client_http_stats` counters of its outbound
-    connection manager for the edge's port, `server_stats` are (scope, counter) at the server's proxy.
+    connection manager for the edge's port, `server_stats` are (scope, counter) at the server's proxy. `cluster`: only
+    this one of the client's clusters (a subset's, say) is meant.
     """
     fitting = [
         symptom
         for symptom in edge.symptoms
         if (symptom.from_log and (client if symptom.side == "client" else server)(symptom))
-        or (symptom.stat is not None and symptom.side == "client" and symptom.stat[2] in client_stats)
+        or (
+            symptom.stat is not None
+            and symptom.side == "client"
+            and symptom.stat[2] in client_stats
+            and cluster in {"", symptom.cluster}
+        )
     ]
-    moved = list(edge.client_moved(*client_stats))
+    moved = [found for found in edge.client_moved(*client_stats) if cluster in {"", found.name}]
     for scope, stat in server_stats:
         moved += edge.server_moved(scope, stat)
     proxies = (*edge.client_proxies, *edge.server_proxies)
@@ -122,17 +129,20 @@ def claims(
     caused_by: tuple[CausedBy, ...] = (),
     ruled_out: tuple[RuledOut, ...] = (),
     at_most: float = 1.0,
+    held: Evidence | None = None,
     telling: bool = False,
 ) -> Iterator[Claim]:
     """The claim that `rule` is the cause on this edge, or nothing where its effect would have been seen and wasn't.
 
-    Without `predicted` a `stage` is needed: the hop at which a cause of this kind decides. `telling`: the counters
+    Without `predicted` a `stage` is needed: the hop at which a cause of this kind decides. `held` is the
+    deciding configuration as the proxy holds it, where no walk tells it. `telling`: the counters
     given to `shown_by` mean this cause and no other.
     """
-    sure = confidence(shown, predicted=predicted is not None, telling=telling)
+    sure = confidence(shown, predicted=predicted is not None or held is not None, telling=telling)
     if sure is None:
         return
     evidence = (*shown.evidence, *(decided(predicted.hop) if predicted is not None else ()))
+    evidence += (held,) if held is not None else ()
     where = predicted.hop.stage if predicted is not None else stage
     yield Claim(
         rule=rule,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 
 import msgspec
@@ -15,11 +15,11 @@ from meshscope.facts.edges import EdgeKey, ObservedEdge, served_hosts
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom
-from meshscope.istio.kubernetes import Objects
+from meshscope.istio.kubernetes import Objects, finished
 from meshscope.istio.names import cluster_name, service_host
 from meshscope.istio.syncz import ProxySync
 from meshscope.model.findings import Edge, Evidence, Unavailable
-from meshscope.model.names import OUTSIDE, ObjectRef, WorkloadId
+from meshscope.model.names import OUTSIDE, ObjectRef, ProxyId, WorkloadId
 from meshscope.sources.source import Part
 from meshscope.walk.dead_ends import DeadEnd, dead_ends
 from meshscope.walk.hops import Branch, Hop, Stage, Walk
@@ -274,6 +274,14 @@ class EdgeFacts:
                 return found
         return None
 
+    def holding(self, name: str, what: str) -> Evidence | None:
+        """As evidence: `what` stands in the client's Envoy cluster of this name; None where no proxy has it."""
+        for proxy in self.client_proxies:
+            config = self._facts.config(proxy)
+            if config is not None and config.clusters.get(name) is not None:
+                return Evidence(f"proxy {proxy.id}", f"{proxy.path(Part.CONFIG_DUMP)}: cluster {name}", what)
+        return None
+
     def hosts(self) -> Iterator[tuple[Proxy, ClusterStatus]]:
         """The clusters of this edge with their hosts, as each client proxy's /clusters shows them."""
         self._facts.note("hosts")
@@ -378,6 +386,16 @@ class EdgeFacts:
         """Whether the log of some proxy that serves this edge shows its requests."""
         self._facts.note("symptoms")
         return bool(self._observed.server_lines)
+
+    def received(self, fits: Callable[[AccessLogEntry], bool]) -> tuple[tuple[Proxy, AccessLogEntry], ...]:
+        """The lines of the servers' logs that fit, of the window."""
+        self._facts.note("log")
+        return tuple(
+            (proxy, entry)
+            for proxy, lines in self._observed.server_lines.items()
+            for entry in lines
+            if fits(entry)
+        )
 
     @property
     def client_subject(self) -> ObjectRef:
@@ -499,8 +517,25 @@ class Facts:
         self.note("walk")
         return tuple(dead_ends(self._shared.mesh, proxy))
 
+    @property
+    def unread_sidecars(self) -> bool:
+        """Whether some sidecar runs that the source has nothing of: what it asks for isn't known."""
+        self.note("kubernetes")
+        mesh = self._shared.mesh
+        return any(
+            ProxyId(pod.metadata.namespace, pod.metadata.name) not in mesh.proxies
+            for pod in mesh.objects.pods
+            if not finished(pod) and mesh.objects.has_proxy(pod) in {"istio", "both"}
+        )
+
     def workload(self, proxy: Proxy) -> ObjectRef:
         return self._shared.mesh.workload_of(proxy).ref
+
+    def told_at(self, addresses: Iterable[str]) -> tuple[Symptom, ...]:
+        """What fails on any edge by the word of the serving proxies at these addresses (IP:PORT)."""
+        found = {self._shared.mesh.proxy_at(address.rpartition(":")[0].strip("[]")) for address in addresses}
+        told = {proxy.id for proxy in found if proxy is not None}
+        return tuple(s for edge in self.edges for s in edge.on("server") if s.proxy in told)
 
     def workload_at(self, address: str) -> WorkloadId:
         """The workload with this address (with or without port)."""
@@ -535,6 +570,12 @@ def symptom_evidence(symptom: Symptom) -> Evidence:
         return Evidence(f"proxy {symptom.proxy}", path, f"{stat} +{symptom.count} since the earlier sample")
     where = f"{path} line {symptom.example.number}"
     return Evidence(f"proxy {symptom.proxy}", where, f"{symptom.count}×: {told(symptom.example)}")
+
+
+def line_evidence(proxy: Proxy, entry: AccessLogEntry, count: int) -> Evidence:
+    """One line of a proxy's log that stands for `count` like it."""
+    where = f"{proxy.path(Part.LOG)} line {entry.number}"
+    return Evidence(f"proxy {proxy.id}", where, f"{count}×: {told(entry)}")
 
 
 def told(entry: AccessLogEntry) -> str:

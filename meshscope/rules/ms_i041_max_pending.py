@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from meshscope.envoy.config_dump import in_words
 from meshscope.facts.symptoms import Symptom
 from meshscope.istio.names import metadata_object
 from meshscope.model.findings import Fix, Unknown
@@ -54,10 +55,9 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
 def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
     shown = shown_by(
         edge,
-        client=lambda s: (
-            s.cluster == name and s.has("UO") and s.example is not None and not s.example.upstream_host
-        ),
+        client=lambda s: s.cluster == name and s.has("UO") and refused_before_a_host(s),
         client_stats=("upstream_rq_pending_overflow",),
+        cluster=name,
     )
     if not shown or edge.is_tcp:
         return
@@ -65,14 +65,16 @@ def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
     limits = cluster.thresholds() if cluster is not None else None
     rule = metadata_object(cluster.metadata.istio()) if cluster is not None else None
     waiting = (
-        f"{limits.max_pending_requests} may wait for {limits.max_connections} connections"
+        f"{limits.max_pending_requests} wait for {in_words(limits.max_connections)} connections"
         if limits
-        else "limits unknown"
+        else "a limited number wait for a connection"
     )
     yield from claims(
         RULE,
         edge,
         shown,
+        held=edge.holding(name, f"max_pending_requests {limits.max_pending_requests}") if limits else None,
+        telling=True,
         stage=Stage.CLUSTER,
         subject=rule or edge.server_subject,
         discriminator=name,

@@ -55,20 +55,22 @@ def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
         edge,
         client=lambda s: s.cluster == name and s.has("UO") and "overflow" in s.details and has_host(s),
         client_stats=("upstream_rq_active_overflow",),
+        cluster=name,
     )
     if not shown:
         return
     cluster = edge.client_cluster(name)
     rule = metadata_object(cluster.metadata.istio()) if cluster is not None else None
+    most = cluster.thresholds().max_requests if cluster is not None else None
     limit = (
-        f"{cluster.thresholds().max_requests} active requests"
-        if cluster is not None
-        else "a limited number of requests"
+        "a limited number of requests" if most is None else f"{most} active request{'s' if most != 1 else ''}"
     )
     yield from claims(
         RULE,
         edge,
         shown,
+        held=edge.holding(name, f"max_requests {most}"),
+        telling=True,
         stage=Stage.CLUSTER,
         subject=rule or edge.server_subject,
         discriminator=name,

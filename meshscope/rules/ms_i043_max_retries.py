@@ -56,16 +56,14 @@ def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
         client=lambda s: s.cluster == name and s.details == "via_upstream" and (s.has("UO") or s.has("URX")),
         server=lambda s: s.details == "via_upstream" and s.code >= 500,
         client_stats=("upstream_rq_retry_overflow",),
+        cluster=name,
     )
     if not shown.moved and not any(s.has("UO") for s in shown.symptoms):
         return
     cluster = edge.client_cluster(name)
     rule = metadata_object(cluster.metadata.istio()) if cluster is not None else None
-    limit = (
-        f"{cluster.thresholds().max_retries} retries"
-        if cluster is not None
-        else "a limited number of retries"
-    )
+    most = cluster.thresholds().max_retries if cluster is not None else None
+    limit = "a limited number of retries" if most is None else f"{most} retr{'ies' if most != 1 else 'y'}"
     codes = ", ".join(str(code) for code in sorted({s.code for s in shown.symptoms if s.code})) or "errors"
     answered = CausedBy(
         "application-answer",
@@ -76,6 +74,8 @@ def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
         RULE,
         edge,
         shown,
+        held=edge.holding(name, f"max_retries {most}"),
+        telling=True,
         stage=Stage.CLUSTER,
         subject=rule or edge.server_subject,
         discriminator=name,

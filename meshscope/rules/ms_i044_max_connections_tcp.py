@@ -54,20 +54,22 @@ def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
         edge,
         client=lambda s: s.cluster == name and s.has("UO") and s.example is not None and is_tcp(s.example),
         client_stats=("upstream_cx_overflow",),
+        cluster=name,
     )
     if not any(s.from_log for s in shown.symptoms) and not (shown.moved and edge.is_tcp):
         return
     cluster = edge.client_cluster(name)
     rule = metadata_object(cluster.metadata.istio()) if cluster is not None else None
+    most = cluster.thresholds().max_connections if cluster is not None else None
     limit = (
-        f"{cluster.thresholds().max_connections} connections"
-        if cluster is not None
-        else "a limited number of connections"
+        "a limited number of connections" if most is None else f"{most} connection{'s' if most != 1 else ''}"
     )
     yield from claims(
         RULE,
         edge,
         shown,
+        held=edge.holding(name, f"max_connections {most}"),
+        telling=True,
         stage=Stage.CLUSTER,
         subject=rule or edge.server_subject,
         discriminator=name,

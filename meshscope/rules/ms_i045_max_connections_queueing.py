@@ -22,11 +22,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from meshscope.envoy.config_dump import Cluster
+from meshscope.envoy.config_dump import Cluster, in_words
 from meshscope.istio.names import metadata_object
 from meshscope.model.findings import Evidence, Fix, Unknown
 from meshscope.model.names import ObjectRef
-from meshscope.rules.claims import CERTAIN, COUNTED, shown_by
+from meshscope.rules.claims import CERTAIN, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
 from meshscope.sources.source import Part
@@ -52,24 +52,26 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
 
 def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
     cluster = edge.client_cluster(name)
-    shown = shown_by(edge, client_stats=("upstream_cx_overflow",))
+    shown = shown_by(edge, client_stats=("upstream_cx_overflow",), cluster=name)
     refused = any(s.has("UO") for s in edge.symptoms) or edge.client_moved("upstream_rq_pending_overflow")
     waiting = tuple(_waiting(edge, name, cluster))
     if cluster is None or refused or edge.is_tcp or not (shown or waiting):
         return
     rule = metadata_object(cluster.metadata.istio())
     limits = cluster.thresholds()
+    held = edge.holding(name, f"max_connections {limits.max_connections}")
     yield Claim(
         rule=RULE,
         subject=rule or edge.server_subject,
         stage=Stage.CLUSTER,
         discriminator=name,
         title=f"{edge.edge}: requests queue for {limits.max_connections} connection{'s' if limits.max_connections != 1 else ''}",
-        explanation=f"{rule or 'the cluster'} allows {limits.max_connections} connections to {name}; requests beyond wait in the "
-        f"caller's sidecar (up to {limits.max_pending_requests} of them) and take longer, none is refused",
-        evidence=(*shown.evidence, *waiting),
+        explanation=f"{rule or 'the cluster'} allows only {limits.max_connections} "
+        f"connection{'s' if limits.max_connections != 1 else ''} to {name}; requests beyond wait in the caller's sidecar "
+        f"({in_words(limits.max_pending_requests)} may) and take longer, none is refused",
+        evidence=(*shown.evidence, *waiting, *((held,) if held is not None else ())),
         fix=(_fix(rule, edge.host),),
-        confidence=CERTAIN if shown else COUNTED,
+        confidence=CERTAIN,
         affected=(edge.edge,),
         explains=shown.explains,
     )

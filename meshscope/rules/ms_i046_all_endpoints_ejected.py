@@ -48,21 +48,23 @@ RULE = Rule(
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
     for edge in facts.edges:
         for proxy, status in edge.hosts():
-            yield from _check(edge, proxy, status)
+            yield from _check(facts, edge, proxy, status)
 
 
-def _check(edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Claim]:
+def _check(facts: Facts, edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Claim]:
     cluster = edge.client_cluster(status.name)
     out = ejected(status.hosts)
-    if cluster is None or not out or len(out) < len(status.hosts) or panics(cluster, status.hosts):
+    if not out or len(out) < len(status.hosts) or (cluster is not None and panics(cluster, status.hosts)):
         return
     shown = shown_by(
         edge,
         client=lambda s: s.has("UH") and s.cluster in {"", status.name},
         client_stats=("upstream_cx_none_healthy", "outlier_detection_ejections_enforced_total"),
+        cluster=status.name,
     )
-    rule = metadata_object(cluster.metadata.istio())
-    answers = tuple(s for s in edge.symptoms if s.details == "via_upstream" and s.code >= 500)
+    rule = metadata_object(cluster.metadata.istio()) if cluster is not None else None
+    told = (*edge.on("client"), *facts.told_at(host.address for host in out))
+    answers = tuple(s for s in told if s.details == "via_upstream" and s.code >= 500)
     tripped = CausedBy(
         "application-answer",
         f"{edge.edge.destination} failed often enough in a row to be ejected",
@@ -73,7 +75,7 @@ def _check(edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Cla
         subject=rule or edge.server_subject,
         stage=Stage.ENDPOINT,
         discriminator=status.name,
-        title=f"{edge.edge}: outlier detection has ejected all {len(out)} endpoints",
+        title=f"{edge.edge}: outlier detection has ejected {'its only endpoint' if len(out) == 1 else f'all {len(out)} endpoints'}",
         explanation=f"every endpoint of {status.name} is ejected ({rule or 'outlier detection'}), so requests get 503 at once",
         evidence=(*shown.evidence, _flags(proxy, status)),
         fix=(

@@ -49,21 +49,20 @@ RULE = Rule(
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
     for edge in facts.edges:
         for proxy, status in edge.hosts():
-            yield from _check(edge, proxy, status)
+            yield from _check(facts, edge, proxy, status)
 
 
-def _check(edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Claim]:
+def _check(facts: Facts, edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Claim]:
     cluster = edge.client_cluster(status.name)
     out = ejected(status.hosts)
-    if cluster is None or not out or len(out) == len(status.hosts):
+    if not out or len(out) == len(status.hosts):
         return
     addresses = {host.address for host in out}
-    answers = tuple(
-        s
-        for s in edge.on("client")
-        if s.example is not None and s.example.upstream_host in addresses and s.code >= 500
+    answers = (
+        *(s for s in edge.on("client") if s.code >= 500 and {e.upstream_host for e in s.entries} & addresses),
+        *(s for s in facts.told_at(addresses) if s.code >= 500),
     )
-    rule = metadata_object(cluster.metadata.istio())
+    rule = metadata_object(cluster.metadata.istio()) if cluster is not None else None
     failed = CausedBy(
         "application-answer",
         f"{', '.join(sorted(addresses))} failed often enough in a row",

@@ -49,10 +49,10 @@ RULE = Rule(
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
     for edge in facts.edges:
         for proxy, status in edge.hosts():
-            yield from _check(edge, proxy, status)
+            yield from _check(facts, edge, proxy, status)
 
 
-def _check(edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Claim]:
+def _check(facts: Facts, edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Claim]:
     cluster = edge.client_cluster(status.name)
     if cluster is None or not panics(cluster, status.hosts):
         return
@@ -62,7 +62,9 @@ def _check(edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Cla
         client=lambda s: s.code >= 500 and s.example is not None and s.example.upstream_host in sick,
         server=lambda s: s.code >= 500 and s.details == "via_upstream",
         client_stats=("lb_healthy_panic", "upstream_rq_5xx"),
+        cluster=status.name,
     )
+    others = tuple(s.id for s in facts.told_at(sick) if s.code >= 500 and s.details == "via_upstream")
     rule = metadata_object(cluster.metadata.istio())
     quote = (
         "; ".join(f"{address} unhealthy" for address in sorted(sick)[:5])
@@ -79,8 +81,8 @@ def _check(edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Cla
         stage=Stage.ENDPOINT,
         discriminator=status.name,
         title=f"{edge.edge}: panic mode, {len(sick)} of {len(status.hosts)} endpoints are unhealthy",
-        explanation=f"fewer than {panic_percent(cluster):g} % of the endpoints of {status.name} are healthy, so Envoy ignores health "
-        "and sends requests to the failing ones too",
+        explanation=f"fewer than {panic_percent(cluster):g} % of the endpoints of {status.name} are healthy, so Envoy ignores "
+        "health and sends requests to the failing ones too",
         evidence=(
             *shown.evidence,
             Evidence(f"proxy {proxy.id}", f"{proxy.path(Part.CLUSTERS)}: {status.name}", quote),
@@ -95,6 +97,6 @@ def _check(edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Cla
         ),
         confidence=CERTAIN if any(s.from_log for s in shown.symptoms) else COUNTED,
         affected=(edge.edge,),
-        explains=shown.explains,
+        explains=tuple(dict.fromkeys((*shown.explains, *others))),
         caused_by=(answered,),
     )

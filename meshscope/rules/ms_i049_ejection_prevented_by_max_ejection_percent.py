@@ -49,10 +49,10 @@ RULE = Rule(
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
     for edge in facts.edges:
         for proxy, status in edge.hosts():
-            yield from _check(edge, proxy, status)
+            yield from _check(facts, edge, proxy, status)
 
 
-def _check(edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Claim]:
+def _check(facts: Facts, edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Claim]:
     cluster = edge.client_cluster(status.name)
     detection = cluster.outlier_detection if cluster is not None else None
     if (
@@ -61,9 +61,10 @@ def _check(edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Cla
         or may_eject_another(detection, len(status.hosts), len(ejected(status.hosts)))
     ):
         return
-    if ejected(status.hosts) and len(ejected(status.hosts)) == len(status.hosts):
+    if status.hosts and len(ejected(status.hosts)) == len(status.hosts):
         return
-    moved = edge.client_moved("outlier_detection_ejections_overflow")
+    overflows = edge.client_moved("outlier_detection_ejections_overflow")
+    moved = tuple(found for found in overflows if found.name == status.name)
     failing = failing_hosts(edge, status, detection.consecutive_5xx)
     if not moved and not failing:
         return
@@ -72,18 +73,21 @@ def _check(edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -> Iterable[Cla
         for s in edge.symptoms
         if s.code >= 500 and (s.side == "server" or (s.example and s.example.upstream_host in failing))
     )
+    answers += tuple(s for s in facts.told_at(failing) if s.code >= 500 and s not in answers)
     counted = tuple(s for s in edge.symptoms if s.stat is not None and s.stat[2] in COUNTERS)
     rule = metadata_object(cluster.metadata.istio())
     limit = f"{detection.max_ejection_percent} % of {len(status.hosts)} endpoints"
-    said = f"outlier_detection.max_ejection_percent {detection.max_ejection_percent}, {len(status.hosts)} hosts, none may be ejected"
+    said = (
+        f"outlier_detection.max_ejection_percent {detection.max_ejection_percent}, {len(status.hosts)} hosts"
+    )
     yield Claim(
         rule=RULE,
         subject=rule or edge.server_subject,
         stage=Stage.ENDPOINT,
         discriminator=status.name,
         title=f"{edge.edge}: a failing endpoint can't be ejected ({limit} is less than one)",
-        explanation=f"{', '.join(sorted(failing)) or 'an endpoint'} fails often enough in a row, but {rule or 'the cluster'} allows only "
-        f"{limit} to be out at once, so it keeps getting requests",
+        explanation=f"{', '.join(sorted(failing)) or 'an endpoint'} fails often enough in a row, but "
+        f"{rule or 'the cluster'} allows only {limit} to be out at once, so it keeps getting requests",
         evidence=(
             *(symptom_evidence(s) for s in answers[:3]),
             *(m.evidence for m in moved[:2]),

@@ -20,10 +20,12 @@ References
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
+from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import CausedBy, Fix, Unknown
-from meshscope.rules.claims import Shown, claims, shown_by
+from meshscope.rules.claims import LIKELY, Shown, claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts, symptom_evidence
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
@@ -48,12 +50,20 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             server=lambda s: s.details == "via_upstream" and s.code >= 500,
             client_stats=("upstream_rq_retry_limit_exceeded",),
         )
-        # Without a symptom that fits, the counter only says that some other failure was tried again.
+        # Without a symptom that fits, the counter only says that some other failure (a refused handshake) was retried.
         if shown.symptoms and (shown.moved or any(s.has("URX") for s in shown.symptoms)):
             yield from _exhausted(edge, shown)
+        elif not edge.client_seen and not edge.client_log_missing and any(map(repeated, shown.symptoms)):
+            yield from _exhausted(edge, shown, at_most=LIKELY)
 
 
-def _exhausted(edge: EdgeFacts, shown: Shown) -> Iterable[Claim]:
+def repeated(symptom: Symptom) -> bool:
+    """Whether the server saw the same requests again and again: a proxy keeps a request's id when it retries."""
+    ids = Counter(entry.request_id for entry in symptom.entries if entry.request_id)
+    return len(ids) > 0 and symptom.count >= 2 * len(ids)
+
+
+def _exhausted(edge: EdgeFacts, shown: Shown, at_most: float = 1.0) -> Iterable[Claim]:
     route = edge.route_with(
         lambda action: action.retry_policy is not None and action.retry_policy.num_retries > 0
     )
@@ -68,10 +78,13 @@ def _exhausted(edge: EdgeFacts, shown: Shown) -> Iterable[Claim]:
         f"{edge.edge.destination} answers {', '.join(map(str, codes)) or 'with errors'} to every try",
         tuple(symptom_evidence(s) for s in shown.symptoms if s.side == "server"),
     )
+    overflowed = edge.client_moved("upstream_rq_retry_overflow") or any(s.has("UO") for s in edge.symptoms)
     yield from claims(
         RULE,
         edge,
         shown,
+        predicted=route.saying(f"num_retries {route.retries}") if route is not None else None,
+        telling=True,
         stage=Stage.CLUSTER,
         subject=(route.owner if route is not None else None) or edge.server_subject,
         discriminator=edge.host,
@@ -85,4 +98,5 @@ def _exhausted(edge: EdgeFacts, shown: Shown) -> Iterable[Claim]:
                 "callers see failures sooner",
             ),
         ),
+        at_most=min(at_most, LIKELY) if overflowed else at_most,
     )

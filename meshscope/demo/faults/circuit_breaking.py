@@ -50,7 +50,7 @@ def max_connections_tcp(spec: MeshSpec) -> None:
 def max_connections_queueing(spec: MeshSpec) -> None:
     _limit(spec, "details", "{tcp: {maxConnections: 1}}")
     url = "http://details:9080/details/0?delay_ms=50"
-    spec.flows.append(Flow("details-burst", "bookinfo/client", url, rate=1, burst=12, concurrency=24))
+    spec.flows.append(Flow("details-burst", "bookinfo/client", url, rate=2, burst=12, concurrency=24))
 
 
 @fault(
