@@ -35,6 +35,7 @@ from meshscope.model.names import OUTSIDE, ObjectRef
 from meshscope.rules.claims import PREDICTED, claims, decided
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
 from meshscope.rules.refusals import (
+    blamed,
     condition_in_words,
     denied_by_none,
     drift,
@@ -143,9 +144,8 @@ def _claimed(edge: EdgeFacts, found: Predicted) -> Iterable[Claim]:
 
 
 def _subject(edge: EdgeFacts, rule_of_client: ObjectRef | None) -> ObjectRef:
-    if rule_of_client is not None:
-        return rule_of_client
-    return edge.client_subject if edge.client != OUTSIDE else edge.server_subject
+    caller = edge.client_subject if edge.client != OUTSIDE else None
+    return blamed(edge, rule_of_client or caller)
 
 
 def _fixes(edge: EdgeFacts, rule_of_client: ObjectRef | None, policy: ObjectRef | None) -> tuple[Fix, ...]:

@@ -24,10 +24,9 @@ from collections.abc import Iterable
 
 from meshscope.istio.names import policy_rule
 from meshscope.model.findings import Unknown
-from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import COUNTED, PREDICTED, decided
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import edit
+from meshscope.rules.refusals import blamed, edit
 from meshscope.rules.rule import Claim, Rule
 
 RULE = Rule(
@@ -68,18 +67,14 @@ def _claimed(edge: EdgeFacts, found: Predicted) -> Iterable[Claim]:
     )
     yield Claim(
         rule=RULE,
-        subject=policy or edge.server_subject,
+        subject=blamed(edge, policy),
         stage=found.hop.stage,
         explanation=f"{name} is in dry run: {where} these requests, so it would refuse them; now they pass",
         evidence=(*(each.evidence for each in moved[:3]), *decided(found.hop)),
         fix=(
-            edit(_named(policy, edge), "while the annotation istio.io/dry-run is there nothing is refused"),
+            edit(blamed(edge, policy), "while the annotation istio.io/dry-run is there nothing is refused"),
         ),
         confidence=COUNTED if moved else PREDICTED,
         affected=(edge.edge,),
         title=f"AuthorizationPolicy {name}, in dry run, would refuse {edge.edge}",
     )
-
-
-def _named(policy: ObjectRef | None, edge: EdgeFacts) -> ObjectRef:
-    return policy or edge.server_subject

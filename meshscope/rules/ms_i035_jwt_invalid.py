@@ -30,7 +30,7 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import LIKELY, PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import JWT_BODIES, Refused, edit, refused
+from meshscope.rules.refusals import JWT_BODIES, Refused, blamed, edit, refused
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
@@ -106,7 +106,7 @@ def _claimed(edge: EdgeFacts, seen: Refused, held: Predicted | None) -> Iterable
         seen.shown,
         predicted=held,
         stage=Stage.JWT,
-        subject=behind or edge.server_subject,
+        subject=blamed(edge, behind),
         discriminator=why,
         title=f"{edge.edge}: the server refuses the request's token ({words})",
         explanation=f"the server's sidecar answers 401: {words}; {accepts}, and requests without a token pass it",

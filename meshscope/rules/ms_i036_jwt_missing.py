@@ -32,6 +32,7 @@ from meshscope.rules.claims import PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
 from meshscope.rules.refusals import (
     JWT_BODIES,
+    blamed,
     condition_in_words,
     drift,
     edit,
@@ -79,7 +80,7 @@ def _by_policy(edge: EdgeFacts, found: Predicted) -> Iterable[Claim]:
         edge,
         seen.shown,
         predicted=found,
-        subject=rule.policy if rule is not None else edge.server_subject,
+        subject=blamed(edge, rule.policy if rule is not None else None),
         discriminator=str(edge.edge),
         title=f"{edge.edge}: AuthorizationPolicy {name} demands a token, and the requests have none",
         explanation=f"all that {name} misses is the token: {wants}; {_validated(found)}",
@@ -123,7 +124,7 @@ def _by_filter(edge: EdgeFacts) -> Iterable[Claim]:
         seen.shown,
         predicted=found,
         stage=Stage.JWT,
-        subject=behind or edge.server_subject,
+        subject=blamed(edge, behind),
         discriminator=str(edge.edge),
         title=f"{edge.edge}: the server demands a token, and the requests have none",
         explanation="the server's JWT filter demands a token of every request that it applies to, and these have none",

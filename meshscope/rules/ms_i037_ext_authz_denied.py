@@ -28,7 +28,16 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import NO_BODY, RBAC_BODY, Refused, asked_about, edit, refused, with_asking
+from meshscope.rules.refusals import (
+    NO_BODY,
+    RBAC_BODY,
+    Refused,
+    asked_about,
+    blamed,
+    edit,
+    refused,
+    with_asking,
+)
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
@@ -70,7 +79,7 @@ def _claimed(facts: Facts, edge: EdgeFacts, seen: Refused, asked: Predicted | No
         with_asking(facts, edge, seen.shown, authorizer),
         predicted=asked,
         stage=Stage.AUTHORIZATION,
-        subject=policy or edge.server_subject,
+        subject=blamed(edge, policy),
         discriminator=authorizer,
         title=f"{edge.edge}: the external authorizer {authorizer} refuses the requests".replace("  ", " "),
         explanation=f"a CUSTOM policy{where} has the server ask {authorizer or 'an external authorizer'}, which refused",

@@ -30,7 +30,15 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import NO_BODY, Refused, asked_about, failing_calls, refused, with_asking
+from meshscope.rules.refusals import (
+    NO_BODY,
+    Refused,
+    asked_about,
+    blamed,
+    failing_calls,
+    refused,
+    with_asking,
+)
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 from meshscope.walk.inbound import BAD_PROVIDER
@@ -85,7 +93,7 @@ def _claimed(
         shown,
         predicted=asked,
         stage=Stage.AUTHORIZATION,
-        subject=policy or edge.server_subject,
+        subject=blamed(edge, policy),
         discriminator=authorizer,
         title=f"{edge.edge}: the external authorizer {authorizer} doesn't answer, so the requests are refused",
         explanation=f"the server's sidecar must ask {authorizer or 'an external authorizer'} and gets no answer{why}; "

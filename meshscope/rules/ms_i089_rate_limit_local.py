@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.rules.claims import COUNTED, LIKELY, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import INTENDED, LOCAL_LIMIT_BODY, Refused, edit, refused
+from meshscope.rules.refusals import INTENDED, LOCAL_LIMIT_BODY, Refused, blamed, edit, refused
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
@@ -72,7 +72,7 @@ def _claimed(edge: EdgeFacts, seen: Refused, held: Predicted | None) -> Iterable
         seen.shown,
         predicted=held,
         stage=Stage.LIMITS,
-        subject=behind or edge.server_subject,
+        subject=blamed(edge, behind),
         title=f"{edge.edge}: the proxy's own rate limit refuses requests ({limit or 'its size is not known'})",
         explanation=f"{behind or 'a local rate limit filter'} lets each pod take {limit or 'a limited rate'}; "
         "what comes on top is refused with 429",

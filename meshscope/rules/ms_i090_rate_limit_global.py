@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.rules.claims import COUNTED, LIKELY, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import INTENDED, NO_BODY, Refused, edit, refused
+from meshscope.rules.refusals import INTENDED, NO_BODY, Refused, blamed, edit, refused
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
@@ -76,7 +76,7 @@ def _claimed(edge: EdgeFacts, seen: Refused, held: Predicted | None) -> Iterable
         seen.shown,
         predicted=held,
         stage=Stage.LIMITS,
-        subject=behind or edge.server_subject,
+        subject=blamed(edge, behind),
         title=f"{edge.edge}: the rate limit service refuses requests",
         explanation=f"{behind or 'a rate limit filter'} has the proxy ask {service} ({limit or 'its domain'}), which "
         "answered that the limit is used up",

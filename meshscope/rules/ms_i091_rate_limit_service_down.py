@@ -28,7 +28,7 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import NO_BODY, Refused, edit, failing_calls, refused, with_asking
+from meshscope.rules.refusals import NO_BODY, Refused, blamed, edit, failing_calls, refused, with_asking
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
@@ -75,7 +75,7 @@ def _claimed(
         shown,
         predicted=held,
         stage=Stage.LIMITS,
-        subject=behind or edge.server_subject,
+        subject=blamed(edge, behind),
         title=f"{edge.edge}: the rate limit service doesn't answer, so the requests are refused",
         explanation=f"{behind or 'a rate limit filter'} has the proxy ask {service or 'a rate limit service'}, which doesn't "
         f"answer{why}; with failure_mode_deny that is a refusal",

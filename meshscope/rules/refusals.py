@@ -202,6 +202,12 @@ def identity_in_words(connection: Connection | None) -> str:
     return ", ".join(connection.peer_principals) or "a caller without identity"
 
 
+def blamed(edge: EdgeFacts, ref: ObjectRef | None) -> ObjectRef:
+    """The object behind a decision as a finding's subject, else what is called."""
+    called = edge.server_subject
+    return ref if ref is not None else called
+
+
 def edit(ref: ObjectRef, effect: str) -> Fix:
     """The command that opens an object of Istio's in an editor."""
     kind = f"{ref.kind.lower()}.{ref.group}" if ref.group else ref.kind.lower()

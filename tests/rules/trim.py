@@ -125,7 +125,13 @@ class Cut:
         if parsed is not None and parsed.direction == "inbound":
             return self.serves(proxy) and parsed.port in self.ports(proxy)
         special = {"PassthroughCluster", "BlackHoleCluster"}
-        return self.calls(proxy) and (self.cluster(name) or name in special)
+        return (self.calls(proxy) and (self.cluster(name) or name in special)) or self.asked(name)
+
+    def asked(self, name: str) -> bool:
+        """Whether a cluster is of a host that was named and that no kept edge calls: one that proxies ask by themselves."""
+        parsed = cluster_name(name)
+        called = {(edge.key.host, edge.key.port) for edge in self.edges}
+        return self.cluster(name) and parsed is not None and (parsed.fqdn, parsed.port) not in called
 
 
 # --- the proxy's answers --------------------------------------------------------------------------------------
