@@ -55,7 +55,7 @@ def bookinfo() -> MeshSpec:
         "legacy": {},
     }
     istiod = Workload("istiod", "istio-system", "istiod", service_account="istiod", sidecar=False)
-    istiod.labels = {"istio": "pilot", "istio.io/rev": "default"}
+    istiod.labels = {"istio": "pilot", "istio.io/rev": "default", "sidecar.istio.io/inject": "false"}
     spec.add_workload(istiod)
     _bookinfo_workload(
         spec, "productpage", "v1", calls=["http://details:9080/details/0", "http://reviews:9080/reviews/0"]

@@ -40,6 +40,7 @@ from meshscope.rules.offers import (
     injection_of,
     mismatches,
     turned_away,
+    without_sidecar,
 )
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
@@ -75,6 +76,8 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             fix=(Fix("command", _log(unseen.server), "only shows: the caller's address is in its NR lines"),),
             confidence=unseen.confidence,
             affected=(str(unseen.server),),
+            # A workload that lacks its sidecar is the likelier caller, and not-injected tells of it.
+            severity="warning" if without_sidecar(facts) else None,
         )
 
 

@@ -48,7 +48,7 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
     for one in mismatches(facts, RULE.cause, NOT_TLS):
         edge, server = one.edge, facts.workload_at(one.endpoint)
         verdict = injection_of(facts, server)
-        missing = verdict is not None and verdict.verdict == "wanted"
+        missing = verdict is not None and verdict.verdict != "not wanted"
         yield from claims(
             RULE,
             edge,
@@ -59,7 +59,7 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             explanation=f"{one.rule or 'the configuration'} makes the caller's sidecar use mesh TLS to {edge.host}; "
             f"{server} at {one.endpoint} has no sidecar that could take it{one.part}",
             fix=leave_to_auto_mtls(one.rule, edge.host),
-            caused_by=(CausedBy("not-injected", f"{server} should have a sidecar: {verdict.why}"),)
+            caused_by=(CausedBy("not-injected", f"{server} has no sidecar: {verdict.why}"),)
             if verdict is not None and missing
             else (),
             ruled_out=(

@@ -9,8 +9,9 @@ import msgspec
 from meshscope.facts.symptoms import Symptom, is_tcp
 from meshscope.istio.destination_rule import Caller, client_tls
 from meshscope.istio.injection import Injection, injection
-from meshscope.istio.kubernetes import dicts
+from meshscope.istio.kubernetes import dicts, finished
 from meshscope.model.findings import Fix, Unavailable
+from meshscope.model.kubernetes import KubernetesObject
 from meshscope.model.names import ObjectRef, WorkloadId
 from meshscope.rules.claims import LIKELY, Shown, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts, Moved, Predicted
@@ -212,6 +213,19 @@ def injection_of(facts: Facts, workload: WorkloadId) -> Injection | None:
     objects = facts.objects
     pods = [pod for pod in objects.pods_of(workload) if objects.has_proxy(pod) == "none"]
     return injection(objects, pods[0]) if pods and not objects.is_ambient(pods[0]) else None
+
+
+def without_sidecar(facts: Facts, verdict: str = "wanted") -> dict[WorkloadId, list[KubernetesObject]]:
+    """Workloads with pods that have no sidecar although they should (`wanted`), or because they `opted out`."""
+    objects = facts.objects
+    found: dict[WorkloadId, list[KubernetesObject]] = {}
+    for pod in objects.pods:
+        if finished(pod) or pod.metadata.deletionTimestamp or objects.has_proxy(pod) != "none":
+            continue
+        if objects.is_ambient(pod) or injection(objects, pod).verdict != verdict:
+            continue
+        found.setdefault(objects.workload_of(pod), []).append(pod)
+    return found
 
 
 def pod_label(facts: Facts, endpoint: str, label: str) -> str:
