@@ -19,6 +19,7 @@ from meshscope.istio.kubernetes import Objects, finished
 from meshscope.istio.names import cluster_name, service_host
 from meshscope.istio.syncz import ProxySync
 from meshscope.model.findings import Edge, Evidence, Unavailable
+from meshscope.model.kubernetes import KubernetesObject
 from meshscope.model.names import OUTSIDE, ObjectRef, ProxyId, WorkloadId
 from meshscope.sources.source import Part
 from meshscope.walk.dead_ends import DeadEnd, dead_ends
@@ -516,6 +517,10 @@ class Facts:
         """Where requests can end in this proxy's own route tables."""
         self.note("walk")
         return tuple(dead_ends(self._shared.mesh, proxy))
+
+    def host(self, service: KubernetesObject) -> str:
+        """The Service's host name in full."""
+        return self._shared.mesh.fqdn(service.ref)
 
     @property
     def unread_sidecars(self) -> bool:
