@@ -15,7 +15,7 @@ from meshscope.facts.edges import EdgeKey, ObservedEdge, served_hosts
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom
-from meshscope.istio.kubernetes import Objects, finished
+from meshscope.istio.kubernetes import Objects, finished, strings
 from meshscope.istio.names import cluster_name, service_host
 from meshscope.istio.syncz import ProxySync
 from meshscope.model.findings import Edge, Evidence, Unavailable
@@ -521,6 +521,17 @@ class Facts:
     def host(self, service: KubernetesObject) -> str:
         """The Service's host name in full."""
         return self._shared.mesh.fqdn(service.ref)
+
+    def template_labels(self, namespace: str) -> tuple[dict[str, str], ...]:
+        """The labels that the workloads of a namespace put on their pods."""
+        self.note("kubernetes")
+        return tuple(
+            strings(found.spec.get("template", {}).get("metadata", {}).get("labels"))
+            for kind in ("Deployment", "StatefulSet", "DaemonSet")
+            for found in self._shared.mesh.objects.of(kind, namespace=namespace)
+            if isinstance(found.spec.get("template"), dict)
+            and isinstance(found.spec["template"].get("metadata"), dict)
+        )
 
     @property
     def unread_sidecars(self) -> bool:
