@@ -78,7 +78,10 @@ def _exhausted(edge: EdgeFacts, shown: Shown, at_most: float = 1.0) -> Iterable[
         f"{edge.edge.destination} answers {', '.join(map(str, codes)) or 'with errors'} to every try",
         tuple(symptom_evidence(s) for s in shown.symptoms if s.side == "server"),
     )
-    overflowed = edge.client_moved("upstream_rq_retry_overflow") or any(s.has("UO") for s in edge.symptoms)
+    # A breaker that stopped the retries, or connections that never came about, say more than that tries were spent.
+    otherwise = edge.client_moved("upstream_rq_retry_overflow", "upstream_cx_connect_fail") or any(
+        s.has("UO") for s in edge.symptoms
+    )
     yield from claims(
         RULE,
         edge,
@@ -98,5 +101,5 @@ def _exhausted(edge: EdgeFacts, shown: Shown, at_most: float = 1.0) -> Iterable[
                 "callers see failures sooner",
             ),
         ),
-        at_most=min(at_most, LIKELY) if overflowed else at_most,
+        at_most=min(at_most, LIKELY) if otherwise else at_most,
     )

@@ -24,7 +24,29 @@ _EXTERNAL_AUTHORIZER = Undecidable(
     frozenset({"ext-authz-denied", "ext-authz-unreachable"}),
 )
 
+_NOBODY_LEFT = Undecidable(
+    "the caller has no proxy and the server's is the one that couldn't be read: nothing that is left saw the calls",
+)
+
 UNDECIDABLE: dict[tuple[str, str], Undecidable] = {
+    ("client-without-sidecar-server-strict", "no-server-proxy"): _NOBODY_LEFT,
+    ("plaintext-traffic-allowed", "no-server-proxy"): _NOBODY_LEFT,
+    ("client-mtls-server-without-sidecar", "no-client-proxy"): Undecidable(
+        "the server has no proxy and the client's is the one that couldn't be read: nothing that is left saw the calls",
+    ),
+    ("client-mtls-server-without-sidecar", "no-kubernetes"): Undecidable(
+        "something answers the TLS hello in plaintext at an address of which neither a pod nor a proxy is known: no "
+        "sidecar, or one that wasn't read and is told DISABLE, answers alike",
+        frozenset({"client-mtls-server-without-sidecar", "client-mtls-server-disable"}),
+    ),
+    ("tls-version-mismatch", "no-client-proxy"): Undecidable(
+        "the server's proxy counts a failed handshake (ssl.connection_error), as for any other reason, and logs nothing; "
+        "the alert's name and the client's versions are in the proxy that couldn't be read",
+    ),
+    ("not-injected", "no-kubernetes"): Undecidable(
+        "that a workload should have a sidecar is only in the labels of its namespace and pod; the server's proxy shows "
+        "a caller without one, and the report says that no Kubernetes object could be read",
+    ),
     ("client-cert-expired", "no-client-proxy"): _REFUSED_CLIENT,
     ("client-cert-untrusted-by-server", "no-client-proxy"): _REFUSED_CLIENT,
     ("client-secret-not-delivered", "no-client-proxy"): Undecidable(
@@ -53,8 +75,6 @@ UNDECIDABLE: dict[tuple[str, str], Undecidable] = {
         "service and may not go without is known from the EnvoyFilter, that it got no answer only from that proxy",
         frozenset({"rate-limit-service-down"}),
     ),
-    ("no-peer-identity-for-principal-policy", "no-server-proxy"): Undecidable(
-        "the caller has no proxy and the server's is the one that couldn't be read: nothing that is left saw the calls",
-    ),
+    ("no-peer-identity-for-principal-policy", "no-server-proxy"): _NOBODY_LEFT,
 }
 """By (cause, condition). A condition not listed here must give the cause first, as with everything there."""
