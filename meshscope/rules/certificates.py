@@ -45,6 +45,12 @@ class Refusal(msgspec.Struct, frozen=True):
     found: Predicted | None
     subject: ObjectRef
     pod: ProxyId | None = None
+    healed: bool = False
+    """Whether what the proxies hold now would be taken: the failures of the window may be over."""
+
+    @property
+    def at_most(self) -> float:
+        return LIKELY if self.healed else 1.0
 
     @property
     def certificate(self) -> Certificate | None:
@@ -72,6 +78,8 @@ class Refusal(msgspec.Struct, frozen=True):
     @property
     def part(self) -> str:
         """How much of the edge it concerns, for a sentence: nothing where all of it."""
+        if self.healed:
+            return " (no more, by what the proxies hold now)"
         if self.found is None or self.found.share > 0.99:
             return ""
         return f" ({self.found.share:.0%} of the connections; retries may hide it)"
@@ -136,7 +144,13 @@ def refused_servers(
             yield Refusal(edge, shown, found, workload_of(facts, blamed), blamed)
         logged = [symptom for symptom in shown.symptoms if symptom.from_log]
         if logged and not predicted:
-            yield Refusal(edge, shown, None, _called(facts, edge, logged[0]))
+            yield Refusal(edge, shown, None, _called(facts, edge, logged[0]), healed=_accepted_now(edge))
+
+
+def _accepted_now(edge: EdgeFacts) -> bool:
+    """Whether every handshake that the walks come to succeeds with what the proxies hold now."""
+    hops = [branch.at(Stage.TLS_ACCEPT) for one in edge.walks for branch in one.branches]
+    return bool(hops) and all(hop is not None and hop.outcome == "pass" for hop in hops)
 
 
 def _any_text(texts: tuple[str, ...], symptom: Symptom) -> bool:

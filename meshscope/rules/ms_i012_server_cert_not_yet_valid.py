@@ -59,6 +59,7 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             refusal.edge,
             refusal.shown,
             predicted=refusal.found,
+            at_most=refusal.at_most,
             stage=Stage.TLS_ACCEPT,
             subject=refusal.subject,
             title=f"{refusal.edge.edge}: the server's certificate isn't valid yet",

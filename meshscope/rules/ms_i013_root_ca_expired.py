@@ -56,6 +56,7 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             refusal.edge,
             refusal.shown,
             predicted=refusal.found,
+            at_most=refusal.at_most,
             stage=Stage.TLS_ACCEPT,
             subject=ROOT,
             title=f"the mesh's authority {_name(authority)} expired{moment(authority, end=True)}",

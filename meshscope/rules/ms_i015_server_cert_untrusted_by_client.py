@@ -75,6 +75,7 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             refusal.edge,
             refusal.shown,
             predicted=refusal.found,
+            at_most=refusal.at_most,
             stage=Stage.TLS_ACCEPT,
             subject=refusal.subject,
             title=f"{refusal.edge.edge}: the caller doesn't trust who issued the server's certificate",
