@@ -50,8 +50,9 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
             server=lambda s: s.details == "via_upstream" and s.code >= 500,
             client_stats=("upstream_rq_retry_limit_exceeded",),
         )
-        # Without a symptom that fits, the counter only says that some other failure (a refused handshake) was retried.
-        if shown.symptoms and (shown.moved or any(s.has("URX") for s in shown.symptoms)):
+        # Where another counter says why the tries failed (a refused handshake, say), that they are spent only follows.
+        own = [s for s in shown.symptoms if s.from_log or s.id not in facts.consequences]
+        if own and (shown.moved or any(s.has("URX") for s in own)):
             yield from _exhausted(edge, shown)
         elif not edge.client_seen and not edge.client_log_missing and any(map(repeated, shown.symptoms)):
             yield from _exhausted(edge, shown, at_most=LIKELY)
