@@ -95,7 +95,6 @@ def _claimed(edge: EdgeFacts, seen: Refused, found: Predicted, at_most: float = 
         seen.shown,
         predicted=found,
         subject=_subject(edge, found),
-        discriminator=str(edge.edge),
         title=f"{edge.edge}: no ALLOW policy matches ({why})",
         explanation=f"ALLOW policies select the server, so it refuses what none of them matches. {what}: "
         f"{name} comes nearest; {why}",

@@ -55,6 +55,10 @@ RULE = Rule(
     since="0.1.0",
     verified_on=("Envoy 1.40",),
 )
+SEPARATES = (
+    "A token with other claims would be refused just so: whether one came shows in the request itself, or by the server's "
+    "counters jwt_authn.jwt_cache_miss and jwt_cache_hit"
+)
 MISSING = "jwt_authn_access_denied{Jwt_is_missing}"
 
 
@@ -81,9 +85,9 @@ def _by_policy(edge: EdgeFacts, found: Predicted) -> Iterable[Claim]:
         seen.shown,
         predicted=found,
         subject=blamed(edge, rule.policy if rule is not None else None),
-        discriminator=str(edge.edge),
         title=f"{edge.edge}: AuthorizationPolicy {name} demands a token, and the requests have none",
-        explanation=f"all that {name} misses is the token: {wants}; {_validated(found)}",
+        explanation=f"all that {name} misses is the token: {wants}; {_validated(found)}"
+        + (f". {SEPARATES}" if token_may_be_there(edge, found) else ""),
         fix=_fixes(edge, rule.policy if rule is not None else None),
         caused_by=drift(found),
         ruled_out=(

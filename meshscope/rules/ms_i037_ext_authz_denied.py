@@ -81,7 +81,7 @@ def _claimed(facts: Facts, edge: EdgeFacts, seen: Refused, asked: Predicted | No
         stage=Stage.AUTHORIZATION,
         subject=blamed(edge, policy),
         discriminator=authorizer,
-        title=f"{edge.edge}: the external authorizer {authorizer} refuses the requests".replace("  ", " "),
+        title=f"{edge.edge}: {authorizer or 'the external authorizer'} refuses the requests",
         explanation=f"a CUSTOM policy{where} has the server ask {authorizer or 'an external authorizer'}, which refused",
         fix=_fixes(policy, authorizer),
         ruled_out=(

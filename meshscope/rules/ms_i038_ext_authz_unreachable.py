@@ -83,7 +83,7 @@ def _claimed(
     calls = failing_calls(edge, authorizer)
     why = f": {asked.hop.decision}" if predicted and asked is not None else ""
     if undefined:
-        why = ": a CUSTOM policy names a provider that the mesh configuration doesn't define"
+        why = ": the CUSTOM policy names a provider that the mesh configuration doesn't define"
     elif calls:
         why = f": {calls[0].by:g} calls to it failed ({calls[0].stat})"
     shown = with_asking(facts, edge, seen.shown, authorizer)
@@ -95,7 +95,7 @@ def _claimed(
         stage=Stage.AUTHORIZATION,
         subject=blamed(edge, policy),
         discriminator=authorizer,
-        title=f"{edge.edge}: the external authorizer {authorizer} doesn't answer, so the requests are refused",
+        title=f"{edge.edge}: {authorizer or 'the external authorizer'} doesn't answer, so the requests are refused",
         explanation=f"the server's sidecar must ask {authorizer or 'an external authorizer'} and gets no answer{why}; "
         "the provider isn't failOpen, so it refuses",
         fix=_fixes(authorizer),
