@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -306,8 +306,8 @@ def _servers_wishes(mesh: Mesh, client: Proxy) -> Iterator[tuple[Proxy, tuple[St
         inbound = [listener for listener in listeners if listener.traffic_direction == "INBOUND"]
         for candidate in (chain_ for listener in inbound for chain_ in listener.filter_chains):
             socket = candidate.transport_socket
-            if socket is not None and socket.type_url.endswith("DownstreamTlsContext"):
-                wanted = socket.decode(DownstreamTlsContext)
+            wanted = _decoded(socket, DownstreamTlsContext)
+            if wanted is not None:
                 yield server, validation(server, wanted.common_tls_context).names
                 break
 
@@ -661,10 +661,23 @@ def names_demanded(client: Proxy, cluster: Cluster) -> tuple[StringMatcher, ...]
     sockets = [match.transport_socket for match in cluster.transport_socket_matches]
     found: list[StringMatcher] = []
     for socket in (*sockets, cluster.transport_socket):
-        if socket is not None and socket.type_url.endswith("UpstreamTlsContext"):
-            context = socket.decode(UpstreamTlsContext)
+        context = _decoded(socket, UpstreamTlsContext)
+        if context is not None:
             found += validation(client, context.common_tls_context).names
     return tuple(found)
+
+
+_Context = TypeVar("_Context", UpstreamTlsContext, DownstreamTlsContext)
+
+
+def _decoded(socket: TypedExtension | None, kind: type[_Context]) -> _Context | None:
+    """The TLS context of a transport socket; None where it is none, or can't be read."""
+    if socket is None or not socket.type_url.endswith(kind.__name__):
+        return None
+    try:
+        return socket.decode(kind)
+    except msgspec.DecodeError:
+        return None
 
 
 JURY = 16
