@@ -218,7 +218,8 @@ def _called(mesh: Mesh, client: WorkloadId, entry: AccessLogEntry) -> tuple[str,
     )
     if host:
         return qualified(mesh, host, client.namespace), int(given or 0) or port
-    return _ip(entry.downstream_local_address), port
+    address = _ip(entry.downstream_local_address)
+    return mesh.host_at(address) or address, port
 
 
 def _served(mesh: Mesh, proxy: Proxy, entry: AccessLogEntry) -> tuple[str, int]:

@@ -148,6 +148,15 @@ class Mesh:
         listed = service.spec.get("clusterIPs") or [service.spec.get("clusterIP")]
         return tuple(str(address) for address in listed if address and address != "None")
 
+    @cached_property
+    def _hosts_by_address(self) -> dict[str, str]:
+        hosts = [self.fqdn(service.ref) for service in self.objects.services]
+        return {address: host for host in hosts for address in self.addresses(host)}
+
+    def host_at(self, address: str) -> str:
+        """The host of the Service with this (virtual) address, "" where none has it."""
+        return self._hosts_by_address.get(address, "")
+
     def workloads_selected(
         self, service: KubernetesObject, subset: Mapping[str, str] | None = None
     ) -> tuple[ObjectRef, ...]:
