@@ -37,11 +37,7 @@ def without_endpoint(
         held = {found.hop.object: found for found in edge.predicted(rule.cause)}
         for found in held.values():
             cluster = found.hop.detail.get("cluster", "")
-            shown = shown_by(
-                edge,
-                client=lambda s, name=cluster: s.has("UH") and s.cluster in {"", name},
-                client_stats=STATS,
-            )
+            shown = shown_by(edge, client=partial(_refused, cluster), client_stats=STATS)
             words = say(edge, found)
             for claim in claims(
                 rule,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from meshscope.envoy.clusters import HostStatus
-from meshscope.envoy.config_dump import Cluster
+from meshscope.envoy.config_dump import Cluster, LbEndpoint
 from meshscope.envoy.outliers import panics
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
@@ -30,6 +30,8 @@ class Target(msgspec.Struct, frozen=True):
     weight: int = 1
     pod: KubernetesObject | None = None
     server: Proxy | None = None
+    stale: str = ""
+    """What Kubernetes lists instead, where it doesn't list this address for the Service's port at all."""
 
 
 def cluster(mesh: Mesh, client: Proxy, name: str) -> tuple[Cluster | None, Hop]:
@@ -112,6 +114,7 @@ def targets(mesh: Mesh, client: Proxy, of: Cluster) -> tuple[tuple[Target, ...],
                 mesh, socket.address, socket.port_value, endpoint.tls_mode(), endpoint.load_balancing_weight
             )
         )
+    found = _with_stale(mesh, client, of, found, {_address(e): e.workload()[4:5] for e in endpoints})
     if not endpoints and hosts:
         for host in hosts:
             address, _, port = host.address.rpartition(":")
@@ -139,6 +142,48 @@ def targets(mesh: Mesh, client: Proxy, of: Cluster) -> tuple[tuple[Target, ...],
     )
 
 
+def _address(endpoint: LbEndpoint) -> str:
+    return str(endpoint.endpoint.address.socket_address or "")
+
+
+def _with_stale(
+    mesh: Mesh, client: Proxy, of: Cluster, found: list[Target], clusters: dict[str, tuple[str, ...]]
+) -> list[Target]:
+    """Marks the targets that Kubernetes doesn't list; those of other clusters it can't list."""
+    name = cluster_name(of.name)
+    service = mesh.objects.service_of_host(name.fqdn) if name is not None else None
+    if name is None or service is None or of.type != "EDS" or not mesh.objects.has_endpoints_of(service):
+        return found
+    listed = {f"{e.address}:{e.port}" for e in mesh.objects.endpoints(service, name.port)}
+    words = f"Kubernetes lists {', '.join(sorted(listed)[:3]) or 'no endpoint'} for {service.ref}"
+    here = client.node.cluster_id
+    return [
+        target
+        if (address := f"{target.address}:{target.port}") in listed
+        or (here and clusters.get(address, (here,)) not in ((here,), ()))
+        else msgspec.structs.replace(target, stale=words)
+        for target in found
+    ]
+
+
+def stale_hop(client: Proxy, target: Target) -> Hop:
+    """That the proxy sends requests to an address that isn't the Service's (any more); who answers there isn't known."""
+    address = f"{target.address}:{target.port}"
+    return Hop(
+        Stage.ENDPOINT,
+        "unknown",
+        f"the proxy holds {address}, {target.stale}",
+        client.id,
+        f"endpoint {address}",
+        cause="proxy-endpoints-stale",
+        evidence=(
+            Evidence(f"proxy {client.id}", f"{client.path(Part.CONFIG_DUMP)}: endpoints", address),
+            Evidence("kubernetes", "EndpointSlice", target.stale),
+        ),
+        detail={"address": address},
+    )
+
+
 WALKED_ENDPOINTS = 16
 """So many endpoints of a cluster are walked one by one; of more, one stands for all that are alike."""
 
@@ -147,14 +192,16 @@ def representative(found: tuple[Target, ...]) -> tuple[Target, ...]:
     """The endpoints to walk: all of a few; of many one for each kind of endpoint, with the weight of all of its kind."""
     if len(found) <= WALKED_ENDPOINTS:
         return found
-    alike: dict[tuple[str, int, bool, str], list[Target]] = {}
+    alike: dict[tuple[str, int, bool, str, str], list[Target]] = {}
     for target in found:
         owner = (
             target.pod.metadata.ownerReferences[0].name
             if target.pod and target.pod.metadata.ownerReferences
             else ""
         )
-        alike.setdefault((target.tls_mode, target.port, target.server is None, owner), []).append(target)
+        alike.setdefault(
+            (target.tls_mode, target.port, target.server is None, owner, target.stale), []
+        ).append(target)
     return tuple(
         msgspec.structs.replace(group[0], weight=sum(target.weight for target in group))
         for group in alike.values()

@@ -145,9 +145,10 @@ def _to_cluster(
     total = sum(target.weight for target in targets) or 1
     found = []
     for target in upstream.representative(targets):
+        stale = (upstream.stale_hop(client, target),) if target.stale else ()
         offer, offered = transport.offer(mesh, client, cluster, target)
         further = _at_server(mesh, call, client, target, offer) if offered.outcome != "fail" else ()
-        found.append(Branch(share * target.weight / total, (*hops, offered, *further)))
+        found.append(Branch(share * target.weight / total, (*hops, *stale, offered, *further)))
     return found
 
 
