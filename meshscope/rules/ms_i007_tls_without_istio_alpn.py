@@ -37,7 +37,7 @@ RULE = Rule(
     title="The client's TLS isn't the mesh's own, so no filter chain takes it",
     severity="error",
     mesh="istio",
-    inputs=("symptoms", "walk", "counters", "kubernetes"),
+    inputs=("symptoms", "walk", "counters"),
     since="0.1.0",
     verified_on=("Envoy 1.40", "Istio 1.32"),
 )

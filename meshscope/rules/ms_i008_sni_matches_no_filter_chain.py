@@ -41,7 +41,7 @@ RULE = Rule(
     title="The client's server name matches no filter chain of the server",
     severity="error",
     mesh="istio",
-    inputs=("symptoms", "walk", "counters", "kubernetes"),
+    inputs=("symptoms", "walk", "counters"),
     since="0.1.0",
     verified_on=("Envoy 1.40", "Istio 1.32"),
 )

@@ -37,7 +37,7 @@ RULE = Rule(
     title="Client and server have no TLS version in common",
     severity="error",
     mesh="istio",
-    inputs=("symptoms", "walk", "counters", "kubernetes"),
+    inputs=("symptoms", "walk", "counters"),
     since="0.1.0",
     verified_on=("Envoy 1.40", "Istio 1.32"),
 )

@@ -42,7 +42,7 @@ RULE = Rule(
     title="Plaintext is taken beside mTLS, and used",
     severity="info",
     mesh="istio",
-    inputs=("symptoms", "walk", "counters", "kubernetes"),
+    inputs=("walk", "counters", "kubernetes", "log"),
     since="0.1.0",
     verified_on=("Envoy 1.40", "Istio 1.32"),
 )
