@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from functools import cached_property
 
 import msgspec
@@ -100,7 +101,7 @@ class Moved(msgspec.Struct, frozen=True):
         return Evidence(
             f"proxy {self.proxy.id}",
             self.proxy.path(Part.METRICS),
-            f"{self.scope}.{self.name}.{self.stat} +{self.by:g} since the earlier sample",
+            f"{'.'.join(filter(None, (self.scope, self.name, self.stat)))} +{self.by:g} since the earlier sample",
         )
 
 
@@ -437,6 +438,11 @@ class Facts:
         return self._shared.mesh
 
     @property
+    def captured_at(self) -> datetime:
+        """The moment at which ages are judged."""
+        return self._shared.mesh.captured_at
+
+    @property
     def require_mtls(self) -> bool:
         """Whether the user wants permitted plaintext to count as a warning."""
         return self._shared.require_mtls
@@ -502,6 +508,21 @@ class Facts:
             for name, by in proxy.moved.find(scope, stat).items()
             if by > 0
         }
+
+    def moved_named(self, proxy: Proxy, scope: str, fits: Callable[[str], bool]) -> tuple[Moved, ...]:
+        """The counters of a scope that moved and whose names fit: for names that hold another object's."""
+        self.note("counters")
+        return tuple(
+            Moved(proxy, scope, name, stat, by)
+            for found, name, stat, by in (proxy.moved or ())
+            if found == scope and by > 0 and fits(stat)
+        )
+
+    def gauges(self, proxy: Proxy, scope: str, fits: Callable[[str], bool]) -> dict[str, float]:
+        """The current states of a scope whose names fit."""
+        self.note("counters")
+        stats = () if isinstance(proxy.stats, Unavailable) else proxy.stats
+        return {stat: value for found, _, stat, value in stats if found == scope and fits(stat)}
 
     def gauge(self, proxy: Proxy, scope: str, name: str, stat: str) -> float | None:
         """A current state; totals of counters are no evidence of anything now."""
