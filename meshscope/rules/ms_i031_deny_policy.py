@@ -61,13 +61,13 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
         for found in edge.passing(RULE.cause):
             for name in found.hop.detail["perhaps"]:
                 predicted.setdefault(policy_rule(name), found)
-        named = {rule for s in edge.on("server") if (rule := named_policy(s)) is not None}
+        named = {rule for s in edge.symptoms if (rule := named_policy(s)) is not None}
         for rule in sorted(named | {rule for rule in predicted if rule is not None}, key=str):
             yield from _denied(facts, edge, rule, predicted.get(rule))
 
 
 def named_policy(symptom: Symptom) -> PolicyRule | None:
-    """The policy that a server's line names as having matched."""
+    """The policy that a line of the proxy that enforces it (a server's, or a gateway) names as having matched."""
     return policy_rule(symptom.details) or policy_rule(symptom.termination)
 
 

@@ -109,6 +109,8 @@ def refused(
 
 def _speaks_tcp(edge: EdgeFacts) -> bool:
     """Whether the server's proxy takes the edge's traffic for plain TCP: a refusal then leaves no status."""
+    if any(s.example is not None and is_tcp(s.example) for s in edge.symptoms):
+        return True
     return any(hop.detail.get("tcp") for one in edge.walks for branch in one.branches for hop in branch.hops)
 
 
