@@ -543,6 +543,22 @@ class Facts:
         """The Service's host name in full."""
         return self._shared.mesh.fqdn(service.ref)
 
+    def endpoints_elsewhere(self, asking: Iterable[Proxy], cluster: str) -> tuple[frozenset[str], ...]:
+        """What the other proxies in question hold for a cluster, one set of addresses each; those without it left out."""
+        found = []
+        asking = tuple(asking)
+        for proxy in self.proxies:
+            config = self.config(proxy) if proxy not in asking else None
+            assignment = config.endpoints.get(cluster) if config is not None else None
+            sockets = (
+                [e.endpoint.address.socket_address for e in assignment.all()]
+                if assignment is not None
+                else []
+            )
+            if addresses := frozenset(str(socket) for socket in sockets if socket is not None):
+                found.append(addresses)
+        return tuple(found)
+
     def template_labels(self, namespace: str) -> tuple[dict[str, str], ...]:
         """The labels that the workloads of a namespace put on their pods."""
         self.note("kubernetes")

@@ -23,10 +23,13 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from functools import partial
+
+import msgspec
 
 from meshscope.facts.symptoms import Symptom
-from meshscope.model.findings import Fix, RuledOut, Unknown
+from meshscope.model.findings import Evidence, Fix, RuledOut, Unknown
 from meshscope.rules.claims import claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
 from meshscope.rules.rule import Claim, Rule
@@ -51,6 +54,8 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
         stale = {found.hop.detail["address"]: found for found in edge.passing(RULE.cause)}
         if stale:
             yield from _dead(facts, edge, stale)
+        elif not facts.has_kubernetes:
+            yield from _alone(facts, edge)
 
 
 def _untold(edge: EdgeFacts, found: Predicted) -> Words:
@@ -63,7 +68,7 @@ def _untold(edge: EdgeFacts, found: Predicted) -> Words:
 
 
 def _dead(facts: Facts, edge: EdgeFacts, stale: dict[str, Predicted]) -> Iterable[Claim]:
-    shown = shown_by(edge, client=lambda s: failed_at(s, stale), client_stats=STATS)
+    shown = shown_by(edge, client=partial(failed_at, addresses=stale), client_stats=STATS)
     branches = [branch for one in edge.walks for branch in one.branches]
     counted = not any(symptom.from_log for symptom in shown.symptoms)
     if counted and any(branch.at(Stage.TLS_OFFER) and not is_stale(branch) for branch in branches):
@@ -90,12 +95,41 @@ def _dead(facts: Facts, edge: EdgeFacts, stale: dict[str, Predicted]) -> Iterabl
     )
 
 
-def failed_at(symptom: Symptom, addresses: Iterable[str]) -> bool:
+def _alone(facts: Facts, edge: EdgeFacts) -> Iterable[Claim]:
+    """Without Kubernetes objects: an address that this proxy alone holds, of all those that know the service."""
+    failing = {s.example.upstream_host for s in edge.on("client") if s.example is not None and s.has("UF")}
+    for name in edge.clusters if failing - {""} else ():
+        others = facts.endpoints_elsewhere(edge.client_proxies, name)
+        held = frozenset().union(*others)
+        shown = shown_by(edge, client=partial(failed_at, addresses=failing - held))
+        if len(others) < WITNESSES or not held or not shown:
+            continue
+        said = f"{len(others)} other proxies hold {', '.join(sorted(held)[:3])} for {name}"
+        for claim in claims(
+            RULE,
+            edge,
+            shown,
+            stage=Stage.ENDPOINT,
+            subject=edge.client_subject,
+            discriminator=edge.host,
+            title=f"{edge.edge}: the caller's proxy alone holds {', '.join(sorted(failing - held)[:3])}",
+            explanation=f"requests fail at an address that no other proxy has for {edge.host}: {said}",
+            fix=_fixes(edge),
+        ):
+            evidence = Evidence("the other proxies", "config_dump.json: endpoints", said)
+            yield msgspec.structs.replace(claim, evidence=(*claim.evidence, evidence))
+
+
+WITNESSES = 2
+"""So many other proxies must agree: of two that differ, either may be the stale one."""
+
+
+def failed_at(symptom: Symptom, addresses: Container[str]) -> bool:
     """Whether requests failed at one of these hosts before anybody there answered."""
     example = symptom.example
     return (
         example is not None
-        and example.upstream_host in set(addresses)
+        and example.upstream_host in addresses
         and symptom.details != "via_upstream"
         and (symptom.has("UF") or symptom.has("UC") or symptom.has("UT"))
     )

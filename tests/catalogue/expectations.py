@@ -28,7 +28,47 @@ _NOBODY_LEFT = Undecidable(
     "the caller has no proxy and the server's is the one that couldn't be read: nothing that is left saw the calls",
 )
 
+_ENDS_IN_THE_CALLER = Undecidable(
+    "the request ends in the caller's own proxy, which is the one that couldn't be read: it never leaves, no other proxy "
+    "sees it, and nothing in Kubernetes says that anybody makes this call",
+)
+
+_NOBODY_BEHIND = Undecidable(
+    "the caller's cluster is empty; whether a selector, a subset's labels or unready pods make it so is only in the "
+    "Kubernetes objects, which are what couldn't be read",
+    frozenset({"no-endpoints"}),
+)
+
 UNDECIDABLE: dict[tuple[str, str], Undecidable] = {
+    **{
+        (cause, "no-client-proxy"): _ENDS_IN_THE_CALLER
+        for cause in (
+            "no-vhost",
+            "no-matching-route",
+            "registry-only",
+            "sidecar-egress-hides-host",
+            "service-selects-no-pods",
+            "subset-selects-no-pods",
+            "no-endpoints",
+            "endpoints-unhealthy",
+            "endpoints-draining",
+            "dns-failure",
+        )
+    },
+    ("sidecar-egress-hides-host", "no-log"): Undecidable(
+        "all that moves is the count of direct answers at the port; which host was asked for, one that the Sidecar hides or "
+        "one that the mesh doesn't know, is only in the log",
+        frozenset({"registry-only", "sidecar-egress-hides-host"}),
+    ),
+    ("http-policy-on-tcp-port", "no-kubernetes"): Undecidable(
+        "a VirtualService's HTTP routes leave no trace in a TCP listener, so the proxies don't show that there are any",
+    ),
+    ("service-selects-no-pods", "no-kubernetes"): _NOBODY_BEHIND,
+    ("subset-selects-no-pods", "no-kubernetes"): _NOBODY_BEHIND,
+    ("proxy-endpoints-stale", "no-client-proxy"): Undecidable(
+        "the stale endpoints are in the caller's proxy, which is the one that couldn't be read; requests go to an address "
+        "where nobody is who could tell",
+    ),
     ("client-without-sidecar-server-strict", "no-server-proxy"): _NOBODY_LEFT,
     ("plaintext-traffic-allowed", "no-server-proxy"): _NOBODY_LEFT,
     ("client-mtls-server-without-sidecar", "no-client-proxy"): Undecidable(
