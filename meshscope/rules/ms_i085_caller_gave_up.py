@@ -34,7 +34,7 @@ RULE = Rule(
     title="The caller hangs up before the answer comes",
     severity="error",
     mesh="istio",
-    inputs=("symptoms", "counters", "kubernetes"),
+    inputs=("symptoms", "counters"),
     since="0.1.0",
     verified_on=("Envoy 1.40",),
 )

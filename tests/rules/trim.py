@@ -253,13 +253,18 @@ _UNREAD_STATISTICS = re.compile(
 )
 
 
+_TELLING_AT_0 = frozenset({"envoy_control_plane_connected_state"})
+"""Current states whose 0 is the news."""
+
+
 def metrics(cut: Cut, proxy: Proxy, samples: dict[str, str]) -> dict[str, str]:
     """The statistics of what is kept that aren't 0 in every sample; histograms and Istio's own metrics are left out."""
     alive: set[str] = set()
     for text in samples.values():
         for line in text.splitlines():
             name, _, value = line.rpartition(" ")
-            if not line.startswith("#") and value not in {"0", ""} and _relevant(cut, proxy, name):
+            told = value not in {"0", ""} or name.partition("{")[0] in _TELLING_AT_0
+            if told and not line.startswith("#") and _relevant(cut, proxy, name):
                 alive.add(name)
     types = {name.partition("{")[0] for name in alive}
     found = {}
