@@ -39,7 +39,34 @@ _NOBODY_BEHIND = Undecidable(
     frozenset({"no-endpoints"}),
 )
 
+_REFUSED_IN_THE_CALLER = Undecidable(
+    "what the caller's proxy refuses or keeps waiting never leaves it, and it is the one that couldn't be read: the "
+    "server's proxy sees the requests that went through, which are all well",
+)
+
+
+def _ended_by_the_peer(cause: str) -> Undecidable:
+    return Undecidable(
+        "the server's proxy sees that its peer hangs up, after about the time that an object in Kubernetes allows: the "
+        "caller's proxy at its limit and an application with a timeout of that length look alike from there",
+        frozenset({cause, "caller-gave-up"}),
+    )
+
+
 UNDECIDABLE: dict[tuple[str, str], Undecidable] = {
+    **{
+        (cause, "no-client-proxy"): _REFUSED_IN_THE_CALLER
+        for cause in ("max-pending", "max-requests", "max-connections-queueing")
+    },
+    **{
+        (cause, "no-client-proxy"): _ended_by_the_peer(cause)
+        for cause in ("route-timeout", "per-try-timeout", "stream-idle-timeout", "max-stream-duration")
+    },
+    ("caller-gave-up", "no-client-proxy"): Undecidable(
+        "the server's proxy sees that its peer hangs up; whether the caller's application or its proxy did is only in the "
+        "log of that proxy, which couldn't be read",
+        frozenset({"caller-gave-up"}),
+    ),
     **{
         (cause, "no-client-proxy"): _ENDS_IN_THE_CALLER
         for cause in (
