@@ -10,6 +10,7 @@ class Help(NamedTuple):
 
     summary: str
     examples: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     @property
     def epilogue(self) -> str:
@@ -47,6 +48,25 @@ COMMANDS = {
             "meshscope trace reviews-v2 GET http://ratings:9080/ -n bookinfo -H 'a: b'",
             "meshscope trace reviews-v2.bookinfo tcp://mongodb:27017",
         ),
+    ),
+    "proxy-status": Help(
+        "Which proxies have got their configuration, and which refused it.",
+        (
+            "meshscope proxy-status",
+            "meshscope proxy-status -o wide --bundle incident.tar.zst",
+            "meshscope proxy-status reviews-v2-6974b79895-v9rnr.bookinfo",
+        ),
+        ("ps",),
+    ),
+    "proxy-config": Help(
+        "What one proxy holds: clusters, listeners, routes, endpoints, secrets.",
+        (
+            "meshscope proxy-config cluster reviews-v2-6974b79895-v9rnr.bookinfo",
+            "meshscope pc listener deployment/reviews-v2 -n bookinfo --port 15006 -o wide",
+            "meshscope pc endpoint productpage-v1 --port 9080 --status unhealthy",
+            "meshscope pc all --file config_dump.json",
+        ),
+        ("pc",),
     ),
     "capture": Help(
         "Keep what can be read of a mesh as a bundle.",

@@ -36,9 +36,10 @@ app = App(
     default_parameter=Parameter(show_default=_shown_default),
 )
 for _order, (_name, _help) in enumerate(COMMANDS.items()):
+    _module = _name.replace("-", "_")
     app.command(
-        f"meshscope.cli.{_name}:{_name}",
-        name=_name,
+        f"meshscope.cli.{_module}:{_module}",
+        name=(_name, *_help.aliases),
         help=_help.summary,
         help_epilogue=_help.epilogue if _help.examples else "",
         sort_key=_order,

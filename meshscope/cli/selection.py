@@ -6,8 +6,12 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from meshscope.cli.exits import CommandError
-from meshscope.facts.select import NotFound, SelectionError, Selector, parse_selector
+from meshscope.cli.exits import CommandError, Exit
+from meshscope.cli.output import say
+from meshscope.facts.mesh import Mesh
+from meshscope.facts.proxy import Proxy
+from meshscope.facts.select import NotFound, SelectionError, Selector, parse_selector, proxies_named
+from meshscope.model.findings import Unavailable
 from meshscope.model.names import OUTSIDE
 
 _FEW = 20
@@ -35,3 +39,20 @@ def _candidates(error: SelectionError) -> tuple[str, ...]:
     wanted = str(error).rpartition(" ")[2]
     close = difflib.get_close_matches(wanted, error.candidates, 5, cutoff=0.5)
     return tuple(close) or error.candidates[:_FEW]
+
+
+def one_proxy(mesh: Mesh, text: str, namespace: str) -> Proxy:
+    """The proxy named; of a workload's several the first."""
+    with understood():
+        found = proxies_named(mesh, parse_selector(text, namespace))
+    if not found:
+        raise CommandError(f"{text} has no proxy that can be read", Exit.UNREACHABLE)
+    if len(found) > 1:
+        others = ", ".join(str(proxy.id) for proxy in found[1:_FEW])
+        say(f"{text} has {len(found)} pods: this is {found[0].id}; there are {others}, too")
+    return found[0]
+
+
+def unreachable(what: Unavailable) -> CommandError:
+    """A part that the answer can't do without isn't there."""
+    return CommandError(f"{what.what}: {what.why}", Exit.UNREACHABLE, (what.remedy,) if what.remedy else ())

@@ -707,6 +707,7 @@ class _EndpointEntry(Struct, frozen=True):
     endpoint_config: Raw | UnsetType = UNSET
     version_info: str = ""
     last_updated: str = ""
+    error_state: ErrorState | None = None
 
 
 class SecretEntry(Struct, frozen=True):
@@ -731,6 +732,7 @@ class _SecretMessage(Struct, frozen=True):
     name: str = ""
     secret: Raw | UnsetType = UNSET
     version_info: str = ""
+    error_state: ErrorState | None = None
 
 
 MessageKind = Literal["cluster", "listener", "route", "endpoint", "secret", "extension"]
@@ -743,6 +745,8 @@ class Message(Struct, frozen=True):
     raw: Raw
     state: MessageState
     name: str = ""
+    rejected: bool = False
+    """Whether Envoy refused a newer version of it."""
 
 
 class Node(Struct, frozen=True):
@@ -1037,7 +1041,7 @@ def _message(entry: Any, state: MessageState) -> Message | None:
             state = "WARMING" if entry.active_state is None and entry.warming_state else state
         case _:
             return None
-    return None if isinstance(raw, UnsetType) else Message(raw, state, name)
+    return None if isinstance(raw, UnsetType) else Message(raw, state, name, entry.error_state is not None)
 
 
 _DURATION_UNITS = {"ms": 0.001, "us": 1e-6, "ns": 1e-9, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -113,6 +113,21 @@ def select(mesh: Mesh, selector: Selector) -> Selected:
     return Selected(None, service, tuple(_behind(mesh, service)))
 
 
+def proxies_named(mesh: Mesh, selector: Selector) -> tuple[Proxy, ...]:
+    """The proxies that the selector means; a pod's own name is understood without any Kubernetes object.
+
+    Raises Ambiguous or NotFound as `select` does; () where what it names has no proxy that can be asked.
+    """
+    pods = [
+        proxy
+        for identity, proxy in mesh.proxies.items()
+        if identity.pod == selector.name and selector.namespace in ("", identity.namespace)
+    ]
+    if selector.kind in ("", "Pod") and len(pods) == 1:
+        return tuple(pods)
+    return select(mesh, selector).proxies
+
+
 def _proxies(mesh: Mesh, selector: Selector, workload: WorkloadId) -> tuple[Proxy, ...]:
     of_workload = mesh.proxies_of(workload)
     by_pod = tuple(proxy for proxy in of_workload if proxy.id.pod == selector.name)

@@ -20,6 +20,11 @@ _SHORT = {
     "ClusterLoadAssignment": "EDS",
     "TypedExtensionConfig": "ECDS",
     "Secret": "SDS",
+    "NameTable": "NDS",
+    "ProxyConfig": "PCDS",
+    "Bootstrap": "BTDS",
+    "Address": "WDS",
+    "Authorization": "WADS",
 }
 TYPES = ("CDS", "LDS", "EDS", "RDS", "ECDS")
 

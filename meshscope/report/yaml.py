@@ -26,7 +26,11 @@ _Dumper.add_representer(str, _text)
 
 def render(document: msgspec.Struct) -> str:
     """A document as YAML; where any of it could act on a terminal, all that isn't ASCII is escaped."""
-    builtin = msgspec.to_builtins(well_formed(document))
+    return dump(msgspec.to_builtins(well_formed(document)))
+
+
+def dump(builtin: Any) -> str:
+    """The same of plain values, which hold no lone surrogates."""
     return yaml.dump(
         builtin, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=not _any_hostile(builtin)
     )

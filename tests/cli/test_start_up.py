@@ -16,7 +16,10 @@ HEAVY = {
 ALLOWED = {"meshscope.cli", "meshscope.report", "meshscope.report.safe"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["diagnose", "--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], *([command, "--help"] for command in ("diagnose", "demo", "pc", "ps"))],
+)
 def test_help_loads_neither_heavy_libraries_nor_the_engine(arguments: list[str]) -> None:
     code = (
         "import json, sys; from meshscope.cli.main import run; run(sys.argv[1:]);"

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from meshscope.envoy.config_dump import ConfigDump, Message, Metadata
 from meshscope.istio.names import cluster_name, metadata_object
-from meshscope.istio.tables.table import Row, Table, by_service, decoded, distinct, service_behind
+from meshscope.istio.tables.table import Row, Table, by_service, decoded, distinct, service_behind, state_cell
 
 _COLUMNS = ("SERVICE FQDN", "PORT", "SUBSET", "DIRECTION", "TYPE", "DESTINATION RULE")
 _FURTHER = ("STATE", "KUBERNETES OBJECTS")
@@ -68,4 +68,4 @@ def _row(message: Message, cluster: _Cluster) -> Row:
     kind = cluster.cluster_type.name if cluster.cluster_type else cluster.type
     behind = distinct((service_behind(parts) if parts else "", str(rule or "")))
     managed = f"{rule.name}.{rule.namespace}" if rule else ""
-    return Row(cluster.name, (*where, kind, managed, message.state, behind))
+    return Row(cluster.name, (*where, kind, managed, state_cell(message), behind))

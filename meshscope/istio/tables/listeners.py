@@ -23,7 +23,7 @@ from meshscope.envoy.config_dump import (
 )
 from meshscope.istio.names import BLACK_HOLE, cluster_name, route_config_name
 from meshscope.istio.tables.routes import match_cell
-from meshscope.istio.tables.table import Row, Table, decoded, service_behind
+from meshscope.istio.tables.table import Row, Table, decoded, service_behind, state_cell
 
 _COLUMNS = ("ADDRESSES", "PORT", "MATCH", "DESTINATION")
 _FURTHER = ("STATE", "KUBERNETES OBJECTS")
@@ -110,7 +110,7 @@ def _rows(message: Message, listener: _Listener) -> list[Row]:
     chains = [(_match(chain.filter_chain_match), *_destination(chain.filters)) for chain in listener.chains]
     chains.sort(key=lambda chain: chain[1], reverse=True)
     return [
-        Row(listener.name or message.name, (*where, match, destination, message.state, behind))
+        Row(listener.name or message.name, (*where, match, destination, state_cell(message), behind))
         for match, destination, behind in chains
     ]
 

@@ -15,7 +15,7 @@ from meshscope.envoy.config_dump import (
     VirtualHost,
 )
 from meshscope.istio.names import PASSTHROUGH, metadata_object
-from meshscope.istio.tables.table import Row, Table, decoded, distinct, service_behind
+from meshscope.istio.tables.table import Row, Table, decoded, distinct, service_behind, state_cell
 
 _COLUMNS = ("NAME", "VHOST NAME", "DOMAINS", "MATCH", "VIRTUAL SERVICE")
 _FURTHER = ("STATE", "KUBERNETES OBJECTS")
@@ -60,10 +60,10 @@ def _rows(message: Message, routes: RouteConfiguration) -> Iterator[Row]:
     for host in routes.virtual_hosts:
         where = (routes.name, host.name, _domains(host.domains))
         if not host.routes:
-            yield Row(routes.name, (*where, "/*", "404", message.state, _service(host)))
+            yield Row(routes.name, (*where, "/*", "404", state_cell(message), _service(host)))
         for route in host.routes:
             if not _passes_through(route):
-                yield Row(routes.name, (*where, *_route(route), message.state, _objects(host, route)))
+                yield Row(routes.name, (*where, *_route(route), state_cell(message), _objects(host, route)))
 
 
 def _passes_through(route: Route) -> bool:

@@ -78,6 +78,11 @@ def service_behind(name: ClusterName | str) -> str:
     return f"Service/{host.namespace}/{host.service}" if host else ""
 
 
+def state_cell(message: Message) -> str:
+    """How far a resource came, and whether the proxy refused a newer version of it."""
+    return f"{message.state}, update REJECTED" if message.rejected else message.state
+
+
 def distinct(texts: Iterable[str]) -> str:
     """Texts that aren't empty, each once, in one cell."""
     return ", ".join(dict.fromkeys(text for text in texts if text))
