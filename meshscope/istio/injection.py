@@ -28,7 +28,7 @@ class Injection(Struct, frozen=True):
 def injection(objects: Objects, pod: KubernetesObject) -> Injection:
     """By the namespace's and the pod's labels, as the webhook's selectors read them."""
     name = pod.metadata.namespace
-    if name in _NEVER or pod.spec.get("hostNetwork") is True:
+    if name in _NEVER or pod.spec.get("hostNetwork") is True or pod.metadata.labels.get("istio") == "pilot":
         return Injection("not wanted", "the webhook leaves such pods alone")
     namespace = objects.namespace(name)
     labels = namespace.metadata.labels if namespace is not None else {}
