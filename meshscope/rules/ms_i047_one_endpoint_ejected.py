@@ -63,14 +63,15 @@ def _check(facts: Facts, edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -
         *(s for s in facts.told_at(addresses) if s.code >= 500),
     )
     rule = metadata_object(cluster.metadata.istio()) if cluster is not None else None
-    failed = CausedBy(
-        "application-answer",
-        f"{', '.join(sorted(addresses))} failed often enough in a row",
-        tuple(map(symptom_evidence, answers[:2])),
-    )
     quote = "; ".join(
         f"{host.address} failed_outlier_check, rq_error {host.stats.get('rq_error', 0)} of {host.stats.get('rq_total', 0)}"
         for host in out
+    )
+    counted = Evidence(f"proxy {proxy.id}", f"{proxy.path(Part.CLUSTERS)}: {status.name}", quote)
+    failed = CausedBy(
+        "application-answer",
+        f"{', '.join(sorted(addresses))} failed often enough in a row",
+        tuple(map(symptom_evidence, answers[:2])) or (counted,),
     )
     yield Claim(
         rule=RULE,
@@ -79,7 +80,7 @@ def _check(facts: Facts, edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -
         discriminator=status.name,
         title=f"{edge.edge}: {len(out)} of {len(status.hosts)} endpoints {'is' if len(out) == 1 else 'are'} ejected",
         explanation=f"outlier detection took {', '.join(sorted(addresses))} out of {status.name}; the others carry the traffic",
-        evidence=(Evidence(f"proxy {proxy.id}", f"{proxy.path(Part.CLUSTERS)}: {status.name}", quote),),
+        evidence=(counted,),
         fix=(
             Fix(
                 "command",

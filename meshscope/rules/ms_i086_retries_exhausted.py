@@ -20,10 +20,8 @@ References
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
-from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import CausedBy, Fix, Unknown
 from meshscope.rules.claims import LIKELY, Shown, claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts, symptom_evidence
@@ -54,17 +52,9 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
         own = [s for s in shown.symptoms if s.from_log or s.id not in facts.consequences]
         if own and (shown.moved or any(s.has("URX") for s in own)):
             yield from _exhausted(edge, shown)
-        elif not edge.client_seen and not edge.client_log_missing and any(map(repeated, shown.symptoms)):
-            yield from _exhausted(edge, shown, at_most=LIKELY)
 
 
-def repeated(symptom: Symptom) -> bool:
-    """Whether the server saw the same requests again and again: a proxy keeps a request's id when it retries."""
-    ids = Counter(entry.request_id for entry in symptom.entries if entry.request_id)
-    return len(ids) > 0 and symptom.count >= 2 * len(ids)
-
-
-def _exhausted(edge: EdgeFacts, shown: Shown, at_most: float = 1.0) -> Iterable[Claim]:
+def _exhausted(edge: EdgeFacts, shown: Shown) -> Iterable[Claim]:
     route = edge.route_with(
         lambda action: action.retry_policy is not None and action.retry_policy.num_retries > 0
     )

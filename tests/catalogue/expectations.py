@@ -6,10 +6,14 @@ import msgspec
 
 
 class Undecidable(msgspec.Struct, frozen=True):
-    """`causes` must all be named with a confidence of at most 0.6; none: the report must say what is unknown."""
+    """`causes` must all be named with a confidence of at most 0.6; none: the report must say what is unknown.
+
+    `true` are causes that do hold beside the fault (what led to it): they may be named with any confidence.
+    """
 
     reason: str
     causes: frozenset[str] = frozenset()
+    true: frozenset[str] = frozenset()
 
 
 _REFUSED_CLIENT = Undecidable(
@@ -62,6 +66,16 @@ UNDECIDABLE: dict[tuple[str, str], Undecidable] = {
         (cause, "no-client-proxy"): _ended_by_the_peer(cause)
         for cause in ("route-timeout", "per-try-timeout", "stream-idle-timeout", "max-stream-duration")
     },
+    ("all-endpoints-ejected", "no-client-proxy"): Undecidable(
+        "endpoints are ejected by and within the caller's proxy, which couldn't be read; the server's proxy has the "
+        "application's last 5xx answers, after which nobody calls any more",
+        true=frozenset({"application-answer"}),
+    ),
+    ("retries-exhausted", "no-client-proxy"): Undecidable(
+        "how many tries a request had is the caller's proxy's business, which couldn't be read; that the application "
+        "answers every one of them with an error is what the server's proxy sees",
+        true=frozenset({"application-answer"}),
+    ),
     ("caller-gave-up", "no-client-proxy"): Undecidable(
         "the server's proxy sees that its peer hangs up; whether the caller's application or its proxy did is only in the "
         "log of that proxy, which couldn't be read",
