@@ -42,7 +42,7 @@ RULE = Rule(
     inputs=("symptoms", "walk", "counters"),
     since="0.1.0",
     verified_on=("Envoy 1.40", "Istio 1.32"),
-    also_known_as=("KIA0204",),
+    also_known_as=("KIA0207", "KIA0208"),
 )
 
 

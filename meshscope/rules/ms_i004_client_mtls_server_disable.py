@@ -51,7 +51,7 @@ RULE = Rule(
     inputs=("symptoms", "walk", "counters"),
     since="0.1.0",
     verified_on=("Envoy 1.40", "Istio 1.32"),
-    also_known_as=("KIA0206",),
+    also_known_as=("KIA0505",),
 )
 
 
