@@ -92,5 +92,5 @@ def _exhausted(edge: EdgeFacts, shown: Shown) -> Iterable[Claim]:
                 "callers see failures sooner",
             ),
         ),
-        at_most=min(at_most, LIKELY) if otherwise else at_most,
+        at_most=LIKELY if otherwise else 1.0,
     )
