@@ -157,6 +157,13 @@ class Mesh:
         """The host of the Service with this (virtual) address, "" where none has it."""
         return self._hosts_by_address.get(address, "")
 
+    def knows_workloads(self, namespace: str) -> bool:
+        """Whether any workload of a namespace could be read: without, one that isn't there means nothing."""
+        return any(
+            self.objects.of(kind, namespace=namespace)
+            for kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet")
+        )
+
     def workloads_selected(
         self, service: KubernetesObject, subset: Mapping[str, str] | None = None
     ) -> tuple[ObjectRef, ...]:

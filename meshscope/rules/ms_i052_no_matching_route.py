@@ -35,7 +35,7 @@ RULE = Rule(
     title="No route of the host matches the request",
     severity="error",
     mesh="istio",
-    inputs=("symptoms", "walk", "counters", "config", "kubernetes"),
+    inputs=("symptoms", "walk", "counters", "config"),
     since="0.1.0",
     verified_on=("Envoy 1.40",),
 )

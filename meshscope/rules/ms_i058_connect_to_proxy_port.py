@@ -40,7 +40,7 @@ RULE = Rule(
     title="A request goes straight to the sidecar's own port",
     severity="error",
     mesh="istio",
-    inputs=("symptoms", "walk", "counters", "config", "kubernetes"),
+    inputs=("symptoms", "walk", "counters", "config"),
     since="0.1.0",
     verified_on=("Envoy 1.40",),
 )

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshscope.model.findings import Evidence, Fix, RuledOut, Unknown
-from meshscope.rules.claims import PREDICTED
+from meshscope.rules.claims import CERTAIN, PREDICTED
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
 from meshscope.rules.rule import Claim, Rule
 from meshscope.rules.without_endpoint import Words, without_endpoint
@@ -43,8 +43,7 @@ RULE = Rule(
 
 
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
-    at_most = 1.0 if facts.has_kubernetes else PREDICTED
-    yield from without_endpoint(RULE, facts, say, at_most=at_most)
+    yield from without_endpoint(RULE, facts, say)
 
 
 def say(edge: EdgeFacts, found: Predicted) -> Words:
@@ -77,5 +76,6 @@ def say(edge: EdgeFacts, found: Predicted) -> Words:
         explanation=explanation,
         fix=(fix,),
         ruled_out=ruled_out,
+        at_most=CERTAIN if known else PREDICTED,
         evidence=(Evidence("kubernetes", str(service), found.hop.decision),) if service is not None else (),
     )

@@ -34,7 +34,7 @@ RULE = Rule(
     title="Every endpoint is draining",
     severity="error",
     mesh="istio",
-    inputs=("symptoms", "walk", "counters"),
+    inputs=("symptoms", "walk", "counters", "kubernetes"),
     since="0.1.0",
     verified_on=("Envoy 1.40",),
 )

@@ -34,7 +34,7 @@ RULE = Rule(
     title="The host's name resolves to no address",
     severity="error",
     mesh="istio",
-    inputs=("symptoms", "walk", "counters"),
+    inputs=("symptoms", "walk", "counters", "kubernetes"),
     since="0.1.0",
     verified_on=("Envoy 1.40",),
 )

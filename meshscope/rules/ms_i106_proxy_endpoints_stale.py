@@ -42,7 +42,7 @@ RULE = Rule(
     title="The proxy's endpoints aren't those that Kubernetes lists",
     severity="error",
     mesh="istio",
-    inputs=("symptoms", "walk", "counters", "kubernetes"),
+    inputs=("symptoms", "walk", "counters", "config", "kubernetes"),
     since="0.1.0",
     verified_on=("Envoy 1.40",),
 )

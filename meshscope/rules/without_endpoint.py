@@ -27,10 +27,12 @@ class Words(msgspec.Struct, frozen=True):
     fix: tuple[Fix, ...]
     ruled_out: tuple[RuledOut, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    at_most: float = 1.0
+    """The confidence where what was seen fits other causes, too."""
 
 
 def without_endpoint(
-    rule: Rule, facts: Facts, say: Callable[[EdgeFacts, Predicted], Words], *, at_most: float = 1.0
+    rule: Rule, facts: Facts, say: Callable[[EdgeFacts, Predicted], Words]
 ) -> Iterator[Claim]:
     """The claims for the edges whose walk ends at this rule's cause for want of an endpoint."""
     for edge in facts.edges:
@@ -50,7 +52,7 @@ def without_endpoint(
                 explanation=words.explanation,
                 fix=words.fix,
                 ruled_out=words.ruled_out,
-                at_most=at_most,
+                at_most=words.at_most,
             ):
                 yield msgspec.structs.replace(claim, evidence=(*claim.evidence, *words.evidence))
 

@@ -255,7 +255,8 @@ def _none_usable(
     )
 
     def failing(cause: str, decision: str, behind: ObjectRef | None = None, outcome: Outcome = "fail") -> Hop:
-        detail = {"cluster": of.name, "kubernetes": mesh.has_kubernetes}
+        known = mesh.has_kubernetes and decision != UNREAD_WORKLOADS
+        detail = {"cluster": of.name, "kubernetes": known}
         return Hop(Stage.ENDPOINT, outcome, decision, client.id, where, behind, cause, (source,), detail)
 
     if hosts:
@@ -291,6 +292,9 @@ def _dns_names(of: Cluster) -> str:
     return ", ".join(dict.fromkeys(names)) or "the host's name"
 
 
+UNREAD_WORKLOADS = "the Service's selector matches no pod, and no workload was read that may have none now"
+
+
 def _why_empty(mesh: Mesh, of: Cluster) -> tuple[str, str, ObjectRef | None]:
     """Why a cluster has no endpoints at all: what Kubernetes says of the Service behind it."""
     name = cluster_name(of.name)
@@ -305,6 +309,8 @@ def _why_empty(mesh: Mesh, of: Cluster) -> tuple[str, str, ObjectRef | None]:
     fitting = tuple(pod for pod in selected if _has_labels(pod, labels))
     workloads = mesh.workloads_selected(service)
     if not fitting:
+        if not selected and not workloads and not mesh.knows_workloads(service.metadata.namespace):
+            return "no-endpoints", UNREAD_WORKLOADS, service.ref
         if not selected and not workloads:
             return "service-selects-no-pods", "the Service's selector matches no workload's pods", service.ref
         if labels and not mesh.workloads_selected(service, labels):

@@ -124,8 +124,9 @@ class Cut:
         parsed = cluster_name(name)
         if parsed is not None and parsed.direction == "inbound":
             return self.serves(proxy) and parsed.port in self.ports(proxy)
-        special = {"PassthroughCluster", "BlackHoleCluster"}
-        return (self.calls(proxy) and (self.cluster(name) or name in special)) or self.asked(name)
+        if name in {"PassthroughCluster", "BlackHoleCluster"}:
+            return True
+        return (self.calls(proxy) and self.cluster(name)) or self.asked(name)
 
     def asked(self, name: str) -> bool:
         """Whether a cluster is of a host that was named and that no kept edge calls: one that proxies ask by themselves."""
@@ -325,10 +326,12 @@ def kubernetes(cut: Cut, bundle: Path) -> list[Json]:
     items = [item for path in sorted((bundle / "kubernetes").glob("*")) for item in _items(path)]
     pods = {str(proxy.id) for proxy in cut.proxies}
     services = set()
+    scaled: set[tuple[str, str]] = set()  # Workloads count without pods, too.
     for host, _ in cut.hosts:
         service = cut.mesh.objects.service_of_host(host)
         if service is not None:
             services.add((service.metadata.namespace, service.metadata.name))
+            scaled |= {(ref.namespace, ref.name) for ref in cut.mesh.workloads_selected(service)}
             pods |= {
                 f"{pod.metadata.namespace}/{pod.metadata.name}"
                 for pod in cut.mesh.objects.pods_selected(service)
@@ -343,7 +346,7 @@ def kubernetes(cut: Cut, bundle: Path) -> list[Json]:
         for owner in pod.metadata.ownerReferences
     }
     owners |= {(namespace, name.rpartition("-")[0]) for namespace, name in owners}
-    return [_bare(item) for item in items if _kept(item, pods, services, owners)]
+    return [_bare(item) for item in items if _kept(item, pods, services, owners | scaled)]
 
 
 def _kept(item: Json, pods: set[str], services: set[tuple[str, str]], owners: set[tuple[str, str]]) -> bool:
