@@ -7,8 +7,8 @@ Symptom
 
 Why it fails
     The PeerAuthentication in force at the server is STRICT: its sidecar has no filter chain for plaintext. The caller
-    has no sidecar that could speak mesh TLS for it: it runs in a namespace without injection, opted out of it, or isn't
-    in the cluster at all.
+    has no sidecar that could speak mesh TLS for it: it runs in a namespace without injection, opted out of it, sends
+    this port past its sidecar (`excludeOutboundPorts`), or isn't in the cluster at all.
 
 How meshscope knows
     The address in the server's log belongs to a pod without a container `istio-proxy` (or to nothing known), and no
@@ -43,7 +43,8 @@ from meshscope.rules.offers import (
     without_sidecar,
 )
 from meshscope.rules.rule import Claim, Rule
-from meshscope.walk.hops import Stage
+from meshscope.walk.hops import Hop, Stage
+from meshscope.walk.outbound import EXCLUDED_OUTBOUND
 
 RULE = Rule(
     code="MS-I002",
@@ -86,9 +87,12 @@ def _claim(one: Mismatch, verdict: Injection | None, *, known: bool) -> Iterable
     edge = one.edge
     caller = edge.client
     outside = caller == OUTSIDE
+    past = bypassing(one)
     who = (
         f"a caller at {addresses(one.shown)}, which is no known pod,"
         if outside
+        else f"{caller} sends this past its own sidecar ({past.decision}) and"
+        if past is not None
         else f"{caller} has no sidecar and"
     )
     opted_out = verdict is not None and verdict.verdict == "opted out"
@@ -99,10 +103,10 @@ def _claim(one: Mismatch, verdict: Injection | None, *, known: bool) -> Iterable
         predicted=one.found,
         subject=caller.ref if not outside else edge.server_subject,
         discriminator=str(edge.server_subject),
-        title=f"{edge.edge}: the caller has no sidecar, the server demands mTLS",
+        title=f"{edge.edge}: the caller {'bypasses its' if past else 'has no'} sidecar, the server demands mTLS",
         explanation=f"{who} talks plaintext to {edge.host}; {one.policy or 'the policy in force'} makes the server "
         "STRICT, so its sidecar closes the connection",
-        fix=_fixes(one),
+        fix=_fixes(one, verdict),
         caused_by=(CausedBy("not-injected", f"the caller was left out: {verdict.why}"),)
         if verdict is not None and opted_out
         else (),
@@ -116,11 +120,23 @@ def _claim(one: Mismatch, verdict: Injection | None, *, known: bool) -> Iterable
     )
 
 
-def _fixes(one: Mismatch) -> tuple[Fix, ...]:
+def bypassing(one: Mismatch) -> Hop | None:
+    """The hop by which an annotation of the caller lets the call bypass its sidecar."""
+    capture = one.found.branch.at(Stage.CAPTURE)
+    return capture if capture is not None and "excluded" in capture.detail else None
+
+
+def _fixes(one: Mismatch, verdict: Injection | None) -> tuple[Fix, ...]:
     caller = one.edge.client
     port = one.endpoint.rpartition(":")[2] or str(one.edge.port)
     found = []
-    if caller != OUTSIDE:
+    if bypassing(one) is not None:
+        advice = f"take port {one.edge.port} out of {EXCLUDED_OUTBOUND} in the pod template of {caller}"
+        found.append(Fix("advice", advice, "rolls its pods; all calls to the port pass the sidecar again"))
+    elif verdict is not None and verdict.verdict == "opted out":
+        advice = f"remove what opts {caller} out of injection ({verdict.why}) from its pod template"
+        found.append(Fix("advice", advice, "rolls its pods; the new ones have a sidecar"))
+    elif caller != OUTSIDE:
         command = (
             f"kubectl label namespace {caller.namespace} istio-injection=enabled && "
             f"kubectl rollout restart {caller.kind.lower()} {caller.name} -n {caller.namespace}"

@@ -200,7 +200,7 @@ def _why_no_chain(client: Proxy | None, target: Target, made: Offer, listener: L
 def _plaintext_refused(made: Offer) -> tuple[str, str]:
     """Why a client sends plaintext to a server that demands mTLS."""
     if made.origin == "no sidecar":
-        why = "the caller has no sidecar, the server demands mutual TLS"
+        why = "the call comes without a sidecar, the server demands mutual TLS"
         return "client-without-sidecar-server-strict", why
     if made.origin == "automatic":
         why = (

@@ -23,6 +23,7 @@ from meshscope.facts.proxy import Proxy
 from meshscope.istio import sidecar
 from meshscope.istio.names import BLACK_HOLE, PASSTHROUGH, metadata_object
 from meshscope.model.findings import Evidence, Unavailable
+from meshscope.model.kubernetes import KubernetesObject
 from meshscope.model.names import ObjectRef
 from meshscope.sources.source import Part
 from meshscope.walk.hops import Hop, Stage
@@ -34,6 +35,9 @@ CLOSED_PROXY_PORTS = frozenset({15000, 15001, 15004, 15006})
 
 BLOCK_ALL = "block_all"
 """The virtual host that Istio adds last where the outbound policy is REGISTRY_ONLY."""
+
+
+EXCLUDED_OUTBOUND = "traffic.sidecar.istio.io/excludeOutboundPorts"
 
 
 class Way(msgspec.Struct, frozen=True):
@@ -55,19 +59,23 @@ def capture(mesh: Mesh, client: Proxy, port: int) -> Hop:
             cause="connect-to-proxy-port",
         )
     pod = mesh.pod(client.id)
-    excluded = (
-        pod.metadata.annotations.get("traffic.sidecar.istio.io/excludeOutboundPorts", "") if pod else ""
+    past = past_the_sidecar(pod, port) if pod is not None else None
+    return past or Hop(Stage.CAPTURE, "pass", "the sidecar captures the call", client.id)
+
+
+def past_the_sidecar(pod: KubernetesObject, port: int) -> Hop | None:
+    """The hop by which a call leaves past its own sidecar, where an annotation of the pod excludes the port."""
+    excluded = pod.metadata.annotations.get(EXCLUDED_OUTBOUND, "")
+    if str(port) not in {entry.strip() for entry in excluded.split(",")}:
+        return None
+    return Hop(
+        Stage.CAPTURE,
+        "pass",
+        f"port {port} is excluded from capture: the call leaves in plaintext, past the sidecar",
+        kubernetes=pod.ref,
+        evidence=(Evidence("kubernetes", f"{pod.ref}: annotations", f"{EXCLUDED_OUTBOUND}: {excluded}"),),
+        detail={"excluded": True},
     )
-    if str(port) in {entry.strip() for entry in excluded.split(",")}:
-        return Hop(
-            Stage.CAPTURE,
-            "unknown",
-            f"port {port} is excluded from capture: the call leaves in plaintext, past the sidecar",
-            client.id,
-            kubernetes=pod.ref if pod else None,
-            detail={"excluded": True},
-        )
-    return Hop(Stage.CAPTURE, "pass", "the sidecar captures the call", client.id)
 
 
 def outbound_listener(config: ConfigDump, port: int, addresses: tuple[str, ...]) -> Listener | None:

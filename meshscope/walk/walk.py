@@ -42,6 +42,10 @@ def walk(mesh: Mesh, call: Call) -> Walk:
 
 def _uncaptured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
     """A caller without a proxy, or with one that wasn't read."""
+    pods = mesh.objects.pods_of(call.workload)
+    past = outbound.past_the_sidecar(pods[0], call.port) if pods else None
+    if past is not None:
+        return _in_plaintext(mesh, call, past)
     if call.server_name or _has_sidecar(mesh, call.workload):
         return _unread_caller(mesh, call)
     who = "a caller outside the mesh" if call.workload == OUTSIDE else str(call.workload)
@@ -50,10 +54,15 @@ def _uncaptured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
         "pass",
         f"{who} has no sidecar: it calls in plaintext, and no route of the mesh applies",
     )
+    return _in_plaintext(mesh, call, capture)
+
+
+def _in_plaintext(mesh: Mesh, call: Call, capture: Hop) -> tuple[Branch, ...]:
+    """What becomes of a call that no sidecar of the caller's takes."""
     targets, endpoint = _targets(mesh, call)
     if not targets:
         return (Branch(1.0, (capture, endpoint)),)
-    offer = transport.Offer("plaintext", "the caller has no sidecar", origin="no sidecar")
+    offer = transport.Offer("plaintext", "no sidecar takes the call", origin="no sidecar")
     share = 1.0 / len(targets)
     return tuple(
         Branch(share, (capture, endpoint, *_at_server(mesh, call, None, target, offer))) for target in targets
@@ -116,11 +125,12 @@ def _captured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
     client = call.proxy
     assert client is not None
     if isinstance(client.config, Unavailable):
-        unseen = Hop(Stage.OUTBOUND_LISTENER, "unknown", client.config.why, client.id)
-        return (Branch(1.0, (unseen,)),)
+        return _unread_caller(mesh, call)
     capture = outbound.capture(mesh, client, call.port)
     if capture.outcome == "fail":
         return (Branch(1.0, (capture,)),)
+    if "excluded" in capture.detail:
+        return _in_plaintext(mesh, call, capture)
     branches: list[Branch] = []
     for way in outbound.ways(mesh, client, call.host, call.port, call.request):
         hops = (capture, *way.hops)
