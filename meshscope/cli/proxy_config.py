@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cyclopts.completion import CompletionContext
 
-    from meshscope.envoy.config_dump import ConfigDump, MessageKind
+    from meshscope.envoy.config_dump import ConfigDump, DecodeProblem, MessageKind, Rejected
     from meshscope.istio.tables.endpoints import EndpointFilter
     from meshscope.istio.tables.table import Table
     from meshscope.sources.source import Source
@@ -208,9 +208,11 @@ def _endpoints(clusters: bytes, where: str, filters: Filters, exit_code: Exit) -
     from meshscope.istio.tables.endpoints import endpoint_table
 
     try:
-        return endpoint_table(clusters, _endpoint_filter(filters))
+        table = endpoint_table(clusters, _endpoint_filter(filters))
     except msgspec.DecodeError as error:
         raise CommandError(f"{where} is no answer of /clusters?format=json: {error}", exit_code) from error
+    _narrate(where, table.problems)
+    return table
 
 
 def _of_config(config: ConfigDump, raw: bytes, where: str, at: datetime, asked: _Asked) -> str:
@@ -233,7 +235,8 @@ def _of_config(config: ConfigDump, raw: bytes, where: str, at: datetime, asked: 
             say(str(missing))
         else:
             raise missing
-    _narrate(config, tables, where)
+    problems = [*config.problems, *(problem for table in tables for problem in table.problems)]
+    _narrate(where, problems, config.rejected)
     if asked.kind != "all":
         return _answer(tables, asked)
     head = [f"{name}: {value}" for name, value in versions(config)]
@@ -307,16 +310,13 @@ def _endpoint_filter(filters: Filters) -> EndpointFilter:
     return EndpointFilter(filters.address, filters.port, filters.cluster, filters.status)
 
 
-def _narrate(config: ConfigDump, tables: Iterable[Table], where: str) -> None:
+def _narrate(where: str, problems: Iterable[DecodeProblem], rejected: Iterable[Rejected] = ()) -> None:
     """What the tables can't show: parts that couldn't be read, and updates that the proxy refused."""
     from meshscope.report.safe import shorten
 
-    problems = [*config.problems, *(problem for table in tables for problem in table.problems)]
     said = [f"{where}: {problem.where} can't be read: {problem.why}" for problem in problems]
-    for rejected in config.rejected:
-        said.append(
-            f"{where} REJECTED {rejected.kind} {rejected.name}: {shorten(rejected.error.details, 400)}"
-        )
+    for refused in rejected:
+        said.append(f"{where} REJECTED {refused.kind} {refused.name}: {shorten(refused.error.details, 400)}")
     for line in said[:_FEW]:
         say(line)
     if len(said) > _FEW:

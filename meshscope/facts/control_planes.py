@@ -51,10 +51,11 @@ def _version(mesh: Mesh, pod: str) -> str:
 
 
 def _tags(pod: KubernetesObject) -> Iterator[str]:
+    """The tags of istiod's own container that are versions: a build's own name isn't one."""
     for container in containers(pod):
-        tag = str(container.get("image", "")).rpartition(":")[2].partition("@")[0]
-        if _VERSION.match(tag):
-            yield tag.removesuffix("-distroless").removesuffix("-debug")
+        tag = str(container.get("image", "")).partition("@")[0].rpartition(":")[2]
+        if container.get("name") == "discovery" and _VERSION.match(tag):
+            yield tag
 
 
 def injected(mesh: Mesh) -> tuple[str, ...]:

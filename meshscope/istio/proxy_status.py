@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal
@@ -13,6 +14,8 @@ from meshscope.istio.tables.table import Row, Table
 
 ProxyState = Literal["ERROR", "NO ISTIOD", "STALE", "NOT SENT", "SYNCED", "IGNORED"]
 _ORDER: tuple[ProxyState, ...] = ("ERROR", "NO ISTIOD", "STALE")
+
+_NUMBERS = re.compile(r"v?([0-9]+(?:\.[0-9]+)+)")
 
 _COLUMNS = ("NAME", "CLUSTER", "ISTIOD", "VERSION", "SUBSCRIBED TYPES")
 
@@ -83,7 +86,6 @@ def _last_sent(status: ProxyStatus) -> str:
 
 def _status(istiod: Istiod, sync: ProxySync, at: datetime) -> ProxyStatus:
     names = (*TYPES, *sorted(set(sync.types) - set(TYPES)))
-    both = sync.version and istiod.version
     return ProxyStatus(
         name=sync.proxy,
         state=sync.worst(),
@@ -91,10 +93,16 @@ def _status(istiod: Istiod, sync: ProxySync, at: datetime) -> ProxyStatus:
         istiod=istiod.pod,
         version=sync.version,
         control_plane_version=istiod.version,
-        version_differs=sync.version != istiod.version if both else None,
+        version_differs=_differ(sync.version, istiod.version),
         kind=sync.proxy_type,
         types=tuple(_type(name, sync.of(name), at) for name in names),
     )
+
+
+def _differ(one: str, other: str) -> bool | None:
+    """Whether two versions differ in their numbers: `1.27.1` and `1.27.1-distroless` are the same Istio."""
+    numbers, others = _NUMBERS.match(one), _NUMBERS.match(other)
+    return numbers[1] != others[1] if numbers and others else None
 
 
 def _type(name: str, sync: TypeSync, at: datetime) -> TypeStatus:

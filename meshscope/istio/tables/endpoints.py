@@ -12,6 +12,7 @@ from meshscope.envoy.config_dump import (
     Address,
     ClusterLoadAssignment,
     ConfigDump,
+    DecodeProblem,
     LbEndpoint,
     Locality,
     decode_json,
@@ -92,8 +93,13 @@ def endpoint_table(clusters: bytes, only: EndpointFilter) -> Table:
     """The answer of /clusters?format=json by address, port and cluster. Raises msgspec.DecodeError where it is none."""
     rows: list[tuple[tuple[str, int, str], Row]] = []
     messages: list[Raw] = []
-    for raw in decode_json(clusters, _Answer).cluster_statuses:
-        cluster = decode_json(raw, _Cluster)
+    problems: list[DecodeProblem] = []
+    for position, raw in enumerate(decode_json(clusters, _Answer).cluster_statuses):
+        try:
+            cluster = decode_json(raw, _Cluster)
+        except msgspec.DecodeError as error:
+            problems.append(DecodeProblem(f"cluster_statuses[{position}]", str(error)))
+            continue
         taken = [
             host
             for host in cluster.host_statuses
@@ -103,7 +109,9 @@ def endpoint_table(clusters: bytes, only: EndpointFilter) -> Table:
         if taken:
             messages.append(raw)
     rows.sort(key=lambda pair: pair[0])
-    return Table("endpoint", _COLUMNS, _FURTHER, tuple(row for _, row in rows), tuple(messages))
+    return Table(
+        "endpoint", _COLUMNS, _FURTHER, tuple(row for _, row in rows), tuple(messages), tuple(problems)
+    )
 
 
 def _host(host: _Host, cluster: str) -> tuple[tuple[str, int, str], Row]:
@@ -169,7 +177,7 @@ def _locality(locality: Locality) -> str:
 
 def _filtered(raw: Raw, only: EndpointFilter) -> Raw:
     """An assignment with those endpoints alone that the filter takes."""
-    assignment = msgspec.json.decode(raw)
+    assignment = msgspec.json.decode(bytes(raw).decode("utf-8", "replace"))
     for locality in assignment.get("endpoints", ()):
         locality["lb_endpoints"] = [
             endpoint

@@ -109,9 +109,7 @@ def _domains(domains: Iterable[str]) -> str:
 
 def _has_port(domain: str) -> bool:
     """Whether `host:80`, `10.0.0.1:80` or `[::1]:80`; an address of IPv6 alone ends in a bracket."""
-    if domain.count(":") > 2:
-        return not domain.endswith("]")
-    return ":" in domain
+    return ":" in domain and not domain.endswith("]")
 
 
 def _without_longer(hosts: list[str]) -> list[str]:
