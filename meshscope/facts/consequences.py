@@ -144,10 +144,10 @@ def _by_counter(told: list[tuple[ObservedEdge, Symptom]], found: dict[str, set[s
         named = {symptom.stat[2]: symptom.id for symptom in group if symptom.stat is not None}
         telling = {symptom for stat, symptom in named.items() if stat in TELLING}
         retried = {symptom for stat, symptom in named.items() if stat in RETRIED}
-        for stat, symptom in named.items():
+        for stat, counted in named.items():
             if stat == CROWDED and FULL in named:
-                found[symptom].add(named[FULL])
+                found[counted].add(named[FULL])
             if stat in GENERAL:
                 sources = telling or (retried if stat not in RETRIED else set())
                 if sources:
-                    found[symptom] |= sources
+                    found[counted] |= sources
