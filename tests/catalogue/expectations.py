@@ -57,7 +57,28 @@ def _ended_by_the_peer(cause: str) -> Undecidable:
     )
 
 
+_UNREADABLE_ANSWER = Undecidable(
+    "Envoy logs an answer that isn't HTTP and one whose headers are too big with the same words; only the bytes that the "
+    "server's proxy counted at its application tell them apart, and these counters are what couldn't be read",
+    frozenset({"app-not-http", "response-headers-too-big"}),
+)
+
+_NEVER_CONNECTED = Undecidable(
+    "the connection never comes about, so the caller's proxy is the only one that sees the attempts, and it is the one "
+    "that couldn't be read; the server has no proxy",
+)
+
+
 UNDECIDABLE: dict[tuple[str, str], Undecidable] = {
+    **{
+        (cause, condition): _UNREADABLE_ANSWER
+        for cause in ("app-not-http", "response-headers-too-big")
+        for condition in ("default-stats", "single-sample", "no-server-proxy")
+    },
+    ("nothing-listens-at-endpoint", "no-client-proxy"): _NEVER_CONNECTED,
+    ("connect-timeout", "no-client-proxy"): _NEVER_CONNECTED,
+    ("request-headers-too-big", "no-client-proxy"): _ENDS_IN_THE_CALLER,
+    ("caller-not-http", "no-server-proxy"): _NOBODY_LEFT,
     **{
         (cause, "no-client-proxy"): _REFUSED_IN_THE_CALLER
         for cause in ("max-pending", "max-requests", "max-connections-queueing")

@@ -248,7 +248,8 @@ def clusters(cut: Cut, proxy: Proxy, answer: Json) -> Json:
 
 _CLUSTER = re.compile(r'cluster_name="([^"]*)"')
 _UNREAD_STATISTICS = re.compile(
-    r"_ssl_(ciphers|curves|sigalgs|versions)_|_worker_|_admin_|_server_(?!live|state)|_bytes_|_(version|length)$|"
+    r"_ssl_(ciphers|curves|sigalgs|versions)_|_worker_|_admin_|_server_(?!live|state)|_bytes_(?!total)|_tx_bytes_|"
+    r"_(version|length)$|"
     r"_(update|reload)_time|_config_reload|_external_upstream_|^envoy_(filesystem|runtime|proxy_proto|http_async|"
     r"http_inspector|tls_inspector|http_tracing|listener_http|dns|main_thread|thread_local|http_rds_)|_(bucket|sum|count)$"
 )

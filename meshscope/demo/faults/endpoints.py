@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshscope.demo.faults.registry import fault
-from meshscope.demo.spec import Behaviour, Flow, Json, MeshSpec
+from meshscope.demo.spec import Behaviour, Flow, Json, MeshSpec, Workload
 
 
 @fault("service-selects-no-pods", "a misspelt selector: the Service details selects no workload's pods")
@@ -54,15 +54,13 @@ def app_not_listening(spec: MeshSpec) -> None:
 
 @fault("nothing-listens-at-endpoint", "details runs without a sidecar, and its application doesn't listen")
 def nothing_listens_at_endpoint(spec: MeshSpec) -> None:
-    workload = spec.workload("details-v1")
-    workload.sidecar = False
+    workload = _without_sidecar(spec)
     workload.behaviour = Behaviour("refuse")
 
 
 @fault("connect-timeout", "packets to details, which has no sidecar, go nowhere", settle_seconds=2)
 def connect_timeout(spec: MeshSpec) -> None:
-    workload = spec.workload("details-v1")
-    workload.sidecar = False
+    workload = _without_sidecar(spec)
     workload.behaviour = Behaviour("drop")
     spec.add("""
         apiVersion: networking.istio.io/v1
@@ -191,3 +189,11 @@ def dns_failure(spec: MeshSpec) -> None:
     spec.patch("*", "cluster", "outbound|9080||publisher.invalid", ask_nobody)
     url = "http://publisher.invalid:9080/books"
     spec.flows.append(Flow("publisher", "bookinfo/productpage-v1", url, rate=5))
+
+
+def _without_sidecar(spec: MeshSpec) -> Workload:
+    """details as its owner wants it: not injected."""
+    workload = spec.workload("details-v1")
+    workload.sidecar = False
+    workload.labels["sidecar.istio.io/inject"] = "false"
+    return workload
