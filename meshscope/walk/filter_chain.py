@@ -200,8 +200,7 @@ def _why_no_chain(client: Proxy | None, target: Target, made: Offer, listener: L
 def _plaintext_refused(made: Offer) -> tuple[str, str]:
     """Why a client sends plaintext to a server that demands mTLS."""
     if made.origin == "no sidecar":
-        why = "the call comes without a sidecar, the server demands mutual TLS"
-        return "client-without-sidecar-server-strict", why
+        return "client-without-sidecar-server-strict", f"{made.why}, the server demands mutual TLS"
     if made.origin == "automatic":
         why = (
             "the server demands mutual TLS, but its endpoint lacks the label security.istio.io/tlsMode=istio, "

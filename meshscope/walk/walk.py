@@ -62,7 +62,9 @@ def _in_plaintext(mesh: Mesh, call: Call, capture: Hop) -> tuple[Branch, ...]:
     targets, endpoint = _targets(mesh, call)
     if not targets:
         return (Branch(1.0, (capture, endpoint)),)
-    offer = transport.Offer("plaintext", "no sidecar takes the call", origin="no sidecar")
+    past = "excluded" in capture.detail
+    why = "the call leaves past the caller's sidecar" if past else "the caller has no sidecar"
+    offer = transport.Offer("plaintext", why, origin="no sidecar")
     share = 1.0 / len(targets)
     return tuple(
         Branch(share, (capture, endpoint, *_at_server(mesh, call, None, target, offer))) for target in targets
