@@ -26,6 +26,7 @@ from collections.abc import Iterable
 from meshscope.envoy.clusters import ClusterStatus
 from meshscope.envoy.outliers import ejected
 from meshscope.facts.proxy import Proxy
+from meshscope.facts.symptoms import Symptom
 from meshscope.istio.names import metadata_object
 from meshscope.model.findings import CausedBy, Evidence, Fix, Unknown
 from meshscope.rules.claims import CERTAIN
@@ -62,6 +63,8 @@ def _check(facts: Facts, edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -
         *(s for s in edge.on("client") if s.code >= 500 and {e.upstream_host for e in s.entries} & addresses),
         *(s for s in facts.told_at(addresses) if s.code >= 500),
     )
+    others_fail = any(host.stats.get("rq_error", 0) for host in status.hosts if host not in out)
+    totals = () if others_fail else _counted(edge, status)
     rule = metadata_object(cluster.metadata.istio()) if cluster is not None else None
     quote = "; ".join(
         f"{host.address} failed_outlier_check, rq_error {host.stats.get('rq_error', 0)} of {host.stats.get('rq_total', 0)}"
@@ -90,6 +93,17 @@ def _check(facts: Facts, edge: EdgeFacts, proxy: Proxy, status: ClusterStatus) -
         ),
         confidence=CERTAIN,
         affected=(edge.edge,),
-        explains=tuple(s.id for s in answers),
+        explains=tuple(s.id for s in (*answers, *totals)),
         caused_by=(failed,),
+    )
+
+
+def _counted(edge: EdgeFacts, status: ClusterStatus) -> tuple[Symptom, ...]:
+    """The cluster's failures as counters tell them: where no other host failed they were the ejected one's."""
+    return tuple(
+        s
+        for s in edge.on("client")
+        if s.stat is not None
+        and s.cluster == status.name
+        and s.stat[2] in {"upstream_rq_5xx", "outlier_detection_ejections_enforced_total"}
     )

@@ -67,6 +67,7 @@ def all_endpoints_ejected(spec: MeshSpec) -> None:
 def one_endpoint_ejected(spec: MeshSpec) -> None:
     pods = spec.scale("ratings-v1", 2).pods
     pods[1].behaviour = Behaviour(status=503)
+    spec.flow("ratings").rate = 10
     _outliers(spec, "ratings", "maxEjectionPercent: 100")
 
 
