@@ -65,7 +65,7 @@ def hops(
         yield _tcp(server, chain)
         return
     manager = manager_filter.decode(HttpConnectionManager)
-    passage = _Passage(mesh, target, server, normalized(manager, request), connection)
+    passage = _Passage(mesh, target, server, normalized(manager, request, connection), connection)
     for http_filter in manager.http_filters:
         if not http_filter.disabled:
             yield from passage.http_filter(http_filter)
@@ -85,7 +85,7 @@ def _inbound_route(
     if manager.route_config is None:
         return
     where = f"route {manager.route_config.name}"
-    for outcome in route(manager.route_config, normalized(manager, request), connection)[:1]:
+    for outcome in route(manager.route_config, normalized(manager, request, connection), connection)[:1]:
         if outcome.kind == "cluster":
             words, where = f"to the application by {outcome.cluster}", f"cluster {outcome.cluster}"
             yield Hop(Stage.INBOUND_CLUSTER, "pass", words, server.id, where)

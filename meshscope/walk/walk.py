@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from meshscope.envoy.listeners import FilterChainsNotUnderstood
 from meshscope.envoy.request import Connection, HttpRequest
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
@@ -167,10 +168,25 @@ def _to_cluster(
 def _at_server(
     mesh: Mesh, call: Call, client: Proxy | None, target: Target, offer: transport.Offer
 ) -> tuple[Hop, ...]:
-    """The hops at the server's side, up to the first failure."""
-    hops: list[Hop] = list(filter_chain.accept(mesh, client, target, offer))
+    """The hops at the server's side, up to the first failure; what can't be read ends them as unknown."""
+    hops: list[Hop] = []
+    try:
+        _follow(mesh, call, client, target, offer, hops)
+    except (FilterChainsNotUnderstood, msgspec.DecodeError) as error:
+        proxy = target.server.id if target.server is not None else None
+        hops.append(
+            Hop(Stage.FILTER_CHAIN, "unknown", f"the server's configuration can't be read: {error}", proxy)
+        )
+    return tuple(hops)
+
+
+def _follow(
+    mesh: Mesh, call: Call, client: Proxy | None, target: Target, offer: transport.Offer, hops: list[Hop]
+) -> None:
+    """Adds the server's hops to `hops`."""
+    hops += filter_chain.accept(mesh, client, target, offer)
     if any(hop.outcome == "fail" or "skipped" in hop.detail for hop in hops):
-        return tuple(hops)
+        return
     connection = _connection(mesh, call, client, target, offer)
     if target.server is None or isinstance(target.server.config, Unavailable):
         unread = target.pod is not None and mesh.objects.has_proxy(target.pod) in {"istio", "both"}
@@ -182,4 +198,3 @@ def _at_server(
         hops.append(hop)
         if hop.outcome == "fail":
             break
-    return tuple(hops)
