@@ -1,106 +1,198 @@
 """Which symptoms are mere consequences of others: a failure is told by every proxy that it passes through.
 
 A request keeps its x-request-id from proxy to proxy, and from call to call where the application passes it on.
-Among the failing lines of one id the one to blame is the deepest that a proxy made itself (its details aren't
-`via_upstream`), else the deepest of all: there the application answered. Lines that only say that the peer left
-(`DC`) follow from whoever left. Without shared ids, a failing answer of a workload follows from its own failing
-calls of the same moments. Of a cluster's counters the general ones (5xx, resets) follow from those that say why.
+Of the failing lines of one id those at or below a line in the chain of calls can have made it: the deepest that a
+proxy made itself (its details aren't `via_upstream`), else the deepest of all: there the application answered. Lines
+that only say that the peer left (`DC`) follow from whoever left, above them. Calls beside each other explain nothing
+of one another. Where an application passes no ids on, its failing answers follow from its own failing calls of the
+same moments.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import timedelta
 
+import msgspec
+
 from meshscope.envoy.access_log import AccessLogEntry
-from meshscope.facts.edges import ObservedEdge
+from meshscope.facts.edges import EdgeKey, ObservedEdge, endpoint_ips
 from meshscope.facts.symptoms import Symptom
+from meshscope.model.names import WorkloadId
+from meshscope.model.names import WorkloadId
 
 SLACK = timedelta(milliseconds=50)
 """Clocks of two pods on two nodes differ by about this much at most where they are kept."""
+MOSTLY = 0.5
+"""So big a share of a workload's failing answers must have a failing call in their time to follow from it."""
+
+Told = list[tuple[ObservedEdge, Symptom]]
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A failing line of one request, where it is in the chain of calls."""
+
+    entry: AccessLogEntry
+    symptom: Symptom
+    edge: ObservedEdge
+
+    @property
+    def made_here(self) -> bool:
+        """Whether the proxy itself made the failure, rather than passing one on."""
+        return self.entry.response_code_details not in {"via_upstream", ""} and not self.left
+
+    @property
+    def left(self) -> bool:
+        return "DC" in self.entry.response_flags
 
 
 def consequences(edges: Iterable[ObservedEdge]) -> dict[str, frozenset[str]]:
     """For each symptom's id the ids of the symptoms that it follows from; symptoms that stand alone are absent."""
+    edges = tuple(edges)
     told = [(edge, symptom) for edge in edges for symptom in edge.symptoms]
+    callees = _Callees()
     found: dict[str, set[str]] = defaultdict(set)
-    joined = _by_request(told, found)
-    _by_workload(told, found, joined)
+    _by_request(told, callees, found)
+    _by_workload(edges, told, callees, found)
     _by_counter(told, found)
     return {symptom: frozenset(sources) for symptom, sources in found.items()}
 
 
-def _made_here(entry: AccessLogEntry) -> bool:
-    """Whether the proxy itself made the failure, rather than passing one on."""
-    return entry.response_code_details not in {"via_upstream", ""} and "DC" not in entry.response_flags
+class _Callees:
+    """The workloads that serve an edge: by its proxies, by the caller's endpoints, by the Service's selector."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, frozenset[WorkloadId]] = {}
+
+    def of(self, edge: ObservedEdge) -> frozenset[WorkloadId]:
+        key = str(edge.edge)
+        if key not in self._known:
+            mesh, host, port = edge.mesh, edge.key.host, edge.key.port
+            found = {mesh.workload_of(server) for server in edge.servers}
+            for client in edge.clients[:1]:
+                found |= {mesh.workload_at(ip) for ip in endpoint_ips(client, host, port)}
+            service = mesh.objects.service_of_host(host)
+            if service is not None:
+                found |= {mesh.objects.workload_of(pod) for pod in mesh.objects.pods_selected(service)}
+            self._known[key] = frozenset(found)
+        return self._known[key]
+
+    def below(self, line: _Line, group: list[_Line]) -> list[_Line]:
+        """The lines at or below this one in the chain of calls; those of the same edge count as one place."""
+        edges = {str(line.edge.edge)}
+        reached = set(self.of(line.edge))
+        grew = True
+        while grew:
+            grew = False
+            for other in group:
+                name = str(other.edge.edge)
+                if name not in edges and other.edge.key.client in reached:
+                    edges.add(name)
+                    reached |= self.of(other.edge)
+                    grew = True
+        return [other for other in group if str(other.edge.edge) in edges]
 
 
-def _by_request(told: list[tuple[ObservedEdge, Symptom]], found: dict[str, set[str]]) -> set[str]:
-    """Joins by request id; returns the symptoms for which an id led to another symptom."""
-    requests: dict[str, list[tuple[AccessLogEntry, Symptom]]] = defaultdict(list)
-    for _, symptom in told:
+def _by_request(told: Told, callees: _Callees, found: dict[str, set[str]]) -> None:
+    """Joins by request id."""
+    requests: dict[str, list[_Line]] = defaultdict(list)
+    for edge, symptom in told:
         for entry in symptom.entries:
             if entry.request_id:
-                requests[entry.request_id].append((entry, symptom))
-    joined: set[str] = set()
+                requests[entry.request_id].append(_Line(entry, symptom, edge))
     for group in requests.values():
-        if len({symptom.id for _, symptom in group}) < 2:
+        if len({line.symptom.id for line in group}) < 2:
             continue
-        source = _origin(group)
-        for _, symptom in group:
-            joined.add(symptom.id)
-            if symptom.id != source.id:
-                found[symptom.id].add(source.id)
+        for line in group:
+            source = _origin(line, group, callees)
+            if source.symptom.id != line.symptom.id:
+                found[line.symptom.id].add(source.symptom.id)
     for symptom_id, sources in found.items():
         for source_id in tuple(sources):
             if symptom_id in found.get(source_id, ()):
                 found[source_id].discard(symptom_id)
-    return joined
 
 
-def _origin(group: list[tuple[AccessLogEntry, Symptom]]) -> Symptom:
-    """The symptom to blame among one request's lines; deepest is the one that started last."""
+_Line = tuple[ObservedEdge, AccessLogEntry, Symptom]
 
-    def depth(pair: tuple[AccessLogEntry, Symptom]) -> tuple[str, bool]:
-        entry, symptom = pair
-        return (entry.start_time.isoformat() if entry.start_time else "", symptom.side == "server")
 
-    own = [pair for pair in group if _made_here(pair[0])]
+def _origin(group: list[_Line]) -> Symptom:
+    """The symptom to blame among one request's lines: the deepest call of those by calls, else that started last.
+
+    Times alone don't say: calls within one request start in the same millisecond, and clocks of nodes differ.
+    """
+    levels = _levels({edge.key: edge for edge, _, _ in group})
+
+    def depth(line: _Line) -> tuple[int, str, bool]:
+        edge, entry, symptom = line
+        started = entry.start_time.isoformat() if entry.start_time else ""
+        return (levels[edge.key], started, symptom.side == "server")
+
+    own = [line for line in group if _made_here(line[1])]
     if own:
-        return max(own, key=depth)[1]
-    left = [pair for pair in group if "DC" in pair[0].response_flags]
+        return max(own, key=depth)[2]
+    left = [line for line in group if "DC" in line[1].response_flags]
     if left and len(left) == len(group):
-        return min(left, key=depth)[1]
-    answered = [pair for pair in group if "DC" not in pair[0].response_flags]
-    return max(answered or group, key=depth)[1]
+        return min(left, key=depth)[2]
+    answered = [line for line in group if "DC" not in line[1].response_flags]
+    return max(answered or group, key=depth)[2]
+
+
+def _levels(edges: dict[EdgeKey, ObservedEdge]) -> dict[EdgeKey, int]:
+    """How many of these calls lie above each: a call's caller is the workload that another call reached."""
+    above: dict[EdgeKey, tuple[EdgeKey, ...]] = {}
+    for key in edges:
+        callers = (k for k, e in edges.items() if k != key and key.client in _reached(e))
+        above[key] = tuple(callers)
+
+    def level(key: EdgeKey, seen: frozenset[EdgeKey]) -> int:
+        return max((1 + level(k, seen | {key}) for k in above[key] if k not in seen), default=0)
+
+    return {key: level(key, frozenset({key})) for key in edges}
+
+
+def _reached(edge: ObservedEdge) -> set[WorkloadId]:
+    return {edge.mesh.workload_of(server) for server in edge.servers}
 
 
 def _by_workload(
-    told: list[tuple[ObservedEdge, Symptom]], found: dict[str, set[str]], joined: set[str]
+    edges: tuple[ObservedEdge, ...], told: Told, callees: _Callees, found: dict[str, set[str]]
 ) -> None:
-    """A workload's failing answers follow from its failing calls, where no request id says more."""
-    failing_calls: dict[str, list[Symptom]] = defaultdict(list)
+    """A workload's failing answers follow from its failing calls, where it passes no request id on."""
+    calls: dict[WorkloadId, list[Symptom]] = defaultdict(list)
     for edge, symptom in told:
         if symptom.side == "client":
-            failing_calls[str(edge.key.client)].append(symptom)
+            calls[edge.key.client].append(symptom)
     for edge, symptom in told:
-        if (
-            symptom.id in joined
-            or (symptom.from_log and symptom.details != "via_upstream")
-            or symptom.code < 500
-        ):
+        if symptom.details != "via_upstream" or symptom.code < 500 or found.get(symptom.id):
             continue
-        for server in edge.servers:
-            for call in failing_calls[str(edge.mesh.workload_of(server))]:
-                if call.id != symptom.id and _together(symptom, call):
-                    found[symptom.id].add(call.id)
+        for workload in callees.of(edge):
+            following = [call for call in calls[workload] if call.id != symptom.id and _within(symptom, call)]
+            if following and not _passes_on(edges, workload, symptom):
+                found[symptom.id] |= {call.id for call in following}
 
 
-def _together(answer: Symptom, call: Symptom) -> bool:
-    if not (answer.first and answer.last and call.first and call.last):
-        return False
-    return answer.first - SLACK <= call.last and call.first - SLACK <= answer.last
+def _passes_on(edges: tuple[ObservedEdge, ...], workload: WorkloadId, answer: Symptom) -> bool:
+    """Whether the workload's own calls carry the ids of these requests: then what they don't join isn't related."""
+    ids = {entry.request_id for entry in answer.entries if entry.request_id}
+    own = (lines for edge in edges if edge.key.client == workload for lines in edge.client_lines.values())
+    return any(entry.request_id in ids for lines in own for entry in lines)
+
+
+def _within(answer: Symptom, call: Symptom) -> bool:
+    """Whether most of the answers have one of the failing calls within their own time."""
+    starts = sorted(entry.start_time for entry in call.entries if entry.start_time)
+    timed = [entry for entry in answer.entries if entry.start_time]
+    explained = 0
+    for entry in timed:
+        assert entry.start_time is not None
+        first = entry.start_time - SLACK
+        last = entry.start_time + timedelta(milliseconds=entry.duration_ms or 0) + SLACK
+        at = bisect_left(starts, first)
+        explained += at < len(starts) and starts[at] <= last
+    return bool(timed) and explained > MOSTLY * len(timed)
 
 
 RETRIED = frozenset({"upstream_rq_retry_limit_exceeded"})

@@ -73,8 +73,9 @@ def _at_caller(edge: EdgeFacts) -> Met | None:
 
 def _rejected(symptom: Symptom) -> bool:
     """Envoy 1.40 says UPE with 502; before 1.30 it was UPE with 503."""
-    before = "upstream_reset_before_response_started" in symptom.details
-    return symptom.has("UPE") or (before and "protocol_error" in symptom.details)
+    if "upstream_reset_after_response_started" in symptom.details:
+        return False
+    return symptom.has("UPE") or "{protocol_error" in symptom.details
 
 
 def _asked_in_http2(facts: Facts, edge: EdgeFacts, found: Met) -> bool:
