@@ -18,9 +18,8 @@ from datetime import timedelta
 import msgspec
 
 from meshscope.envoy.access_log import AccessLogEntry
-from meshscope.facts.edges import EdgeKey, ObservedEdge, endpoint_ips
+from meshscope.facts.edges import ObservedEdge, endpoint_ips
 from meshscope.facts.symptoms import Symptom
-from meshscope.model.names import WorkloadId
 from meshscope.model.names import WorkloadId
 
 SLACK = timedelta(milliseconds=50)
@@ -115,46 +114,23 @@ def _by_request(told: Told, callees: _Callees, found: dict[str, set[str]]) -> No
                 found[source_id].discard(symptom_id)
 
 
-_Line = tuple[ObservedEdge, AccessLogEntry, Symptom]
+def _origin(line: _Line, group: list[_Line], callees: _Callees) -> _Line:
+    """The line to blame for this one: of those at or below it the deepest that made its failure, else the deepest."""
 
+    def depth(other: _Line) -> tuple[int, str, bool]:
+        under = {str(one.edge.edge) for one in callees.below(other, group)}
+        started = other.entry.start_time.isoformat() if other.entry.start_time else ""
+        return (-len(under), started, other.symptom.side == "server")
 
-def _origin(group: list[_Line]) -> Symptom:
-    """The symptom to blame among one request's lines: the deepest call of those by calls, else that started last.
-
-    Times alone don't say: calls within one request start in the same millisecond, and clocks of nodes differ.
-    """
-    levels = _levels({edge.key: edge for edge, _, _ in group})
-
-    def depth(line: _Line) -> tuple[int, str, bool]:
-        edge, entry, symptom = line
-        started = entry.start_time.isoformat() if entry.start_time else ""
-        return (levels[edge.key], started, symptom.side == "server")
-
-    own = [line for line in group if _made_here(line[1])]
+    below = callees.below(line, group)
+    own = [other for other in below if other.made_here]
     if own:
-        return max(own, key=depth)[2]
-    left = [line for line in group if "DC" in line[1].response_flags]
-    if left and len(left) == len(group):
-        return min(left, key=depth)[2]
-    answered = [line for line in group if "DC" not in line[1].response_flags]
-    return max(answered or group, key=depth)[2]
-
-
-def _levels(edges: dict[EdgeKey, ObservedEdge]) -> dict[EdgeKey, int]:
-    """How many of these calls lie above each: a call's caller is the workload that another call reached."""
-    above: dict[EdgeKey, tuple[EdgeKey, ...]] = {}
-    for key in edges:
-        callers = (k for k, e in edges.items() if k != key and key.client in _reached(e))
-        above[key] = tuple(callers)
-
-    def level(key: EdgeKey, seen: frozenset[EdgeKey]) -> int:
-        return max((1 + level(k, seen | {key}) for k in above[key] if k not in seen), default=0)
-
-    return {key: level(key, frozenset({key})) for key in edges}
-
-
-def _reached(edge: ObservedEdge) -> set[WorkloadId]:
-    return {edge.mesh.workload_of(server) for server in edge.servers}
+        return max(own, key=depth)
+    answered = [other for other in below if not other.left]
+    if answered:
+        return max(answered, key=depth)
+    above = [other for other in group if line in callees.below(other, group)]
+    return min([other for other in above if other.made_here] or above, key=depth)
 
 
 def _by_workload(
