@@ -206,3 +206,19 @@ def inbound_clusters(facts: Facts, edge: EdgeFacts, found: Met) -> Iterator[tupl
             cluster = config.clusters.get(name) if config is not None else None
             if cluster is not None:
                 yield proxy, cluster
+
+
+GONE = 0.7
+"""Nobody is at an address that isn't an endpoint any more: that the caller's proxy still holds it explains more."""
+
+
+def is_gone(facts: Facts, edge: EdgeFacts, found: Met) -> bool:
+    """Whether all addresses that failed have left the Service, by Kubernetes' word."""
+    service = facts.objects.service_of_host(edge.host)
+    if service is None or not facts.objects.has_endpoints_of(service):
+        return False
+    called = {
+        e.upstream_host.rpartition(":")[0] for s in found.symptoms for e in s.entries if e.upstream_host
+    }
+    there = {endpoint.address for endpoint in facts.objects.endpoints(service, edge.port)}
+    return bool(called) and not called & there

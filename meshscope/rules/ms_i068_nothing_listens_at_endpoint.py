@@ -26,7 +26,7 @@ from collections.abc import Iterable
 
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Fix, RuledOut, Unknown
-from meshscope.rules.application import caller_lines, offers_tls, told, unsure
+from meshscope.rules.application import GONE, caller_lines, is_gone, offers_tls, told, unsure
 from meshscope.rules.facts import Facts
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
@@ -46,7 +46,11 @@ RULE = Rule(
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
     for edge in facts.edges:
         found = caller_lines(edge, refused, ("upstream_cx_connect_fail",))
-        if found is None or edge.predicted("server-secret-not-delivered") or edge.passing("proxy-endpoints-stale"):
+        if (
+            found is None
+            or edge.predicted("server-secret-not-delivered")
+            or edge.passing("proxy-endpoints-stale")
+        ):
             continue
         by_counters = not any(s.from_log for s in found.symptoms)
         if by_counters and edge.client_moved("upstream_cx_connect_timeout"):
@@ -54,6 +58,8 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
         if by_counters and offers_tls(edge):
             # Failed handshakes count as failed connects too.
             found = unsure(found)
+        if is_gone(facts, edge, found):
+            found = unsure(found, at_most=GONE)
         addresses = {e.upstream_host for s in found.symptoms for e in s.entries if e.upstream_host}
         where = ", ".join(sorted(addresses)[:3]) or "the endpoint"
         yield from told(

@@ -26,7 +26,7 @@ from collections.abc import Iterable
 
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Fix, RuledOut, Unknown
-from meshscope.rules.application import caller_lines, offers_tls, tls_fails, told, unsure
+from meshscope.rules.application import GONE, caller_lines, is_gone, offers_tls, tls_fails, told, unsure
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
@@ -46,8 +46,10 @@ RULE = Rule(
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
     for edge in facts.edges:
         found = caller_lines(edge, timed_out, ("upstream_cx_connect_timeout",))
-        if found is None or tls_fails(edge):
+        if found is None or tls_fails(edge) or all_stale(edge, found):
             continue
+        if is_gone(facts, edge, found):
+            found = unsure(found, at_most=GONE)
         silent = offers_tls(edge) and not edge.server_proxies
         yield from told(
             RULE,
