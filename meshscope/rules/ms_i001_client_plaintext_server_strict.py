@@ -30,8 +30,8 @@ from collections.abc import Iterable
 from meshscope.model.findings import RuledOut, Unknown
 from meshscope.rules.claims import claims
 from meshscope.rules.facts import Facts
-from meshscope.rules.offers import BEFORE_THE_APPLICATION, CLOSED, mismatches, use_mesh_tls
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.offers import BEFORE_THE_APPLICATION, CLOSED, mismatches, use_mesh_tls
 
 RULE = Rule(
     code="MS-I001",

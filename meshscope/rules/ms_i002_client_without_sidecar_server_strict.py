@@ -32,7 +32,8 @@ from meshscope.model.findings import CausedBy, Fix, RuledOut, Unknown
 from meshscope.model.names import OUTSIDE, ObjectRef
 from meshscope.rules.claims import PREDICTED, claims
 from meshscope.rules.facts import Facts
-from meshscope.rules.offers import (
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.offers import (
     BEFORE_THE_APPLICATION,
     CLOSED,
     Mismatch,
@@ -42,7 +43,6 @@ from meshscope.rules.offers import (
     turned_away,
     without_sidecar,
 )
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Hop, Stage
 from meshscope.walk.outbound import EXCLUDED_OUTBOUND
 

@@ -30,8 +30,8 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import OUTSIDE, WorkloadId
 from meshscope.rules.claims import claims
 from meshscope.rules.facts import Facts
-from meshscope.rules.offers import BEFORE_THE_APPLICATION, CLOSED, mismatches, pod_label
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.offers import BEFORE_THE_APPLICATION, CLOSED, mismatches, pod_label
 
 RULE = Rule(
     code="MS-I003",

@@ -28,7 +28,8 @@ from collections.abc import Iterable
 from meshscope.model.findings import RuledOut, Unknown
 from meshscope.rules.claims import LIKELY, claims
 from meshscope.rules.facts import Facts
-from meshscope.rules.offers import (
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.offers import (
     UNMATCHED,
     answered_in_plaintext,
     leave_to_auto_mtls,
@@ -39,7 +40,6 @@ from meshscope.rules.offers import (
     set_mode,
     unknown_servers,
 )
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -28,8 +28,14 @@ from collections.abc import Iterable
 from meshscope.model.findings import CausedBy, RuledOut, Unknown
 from meshscope.rules.claims import LIKELY, claims
 from meshscope.rules.facts import Facts
-from meshscope.rules.offers import NOT_TLS, injection_of, leave_to_auto_mtls, mismatches, unknown_servers
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.offers import (
+    NOT_TLS,
+    injection_of,
+    leave_to_auto_mtls,
+    mismatches,
+    unknown_servers,
+)
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

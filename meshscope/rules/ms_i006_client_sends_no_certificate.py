@@ -27,7 +27,8 @@ from collections.abc import Iterable
 from meshscope.model.findings import RuledOut, Unknown
 from meshscope.rules.claims import COUNTED, PREDICTED, claims
 from meshscope.rules.facts import Facts
-from meshscope.rules.offers import (
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.offers import (
     BEFORE_THE_APPLICATION,
     CLOSED,
     mismatches,
@@ -35,7 +36,6 @@ from meshscope.rules.offers import (
     unseen_callers,
     use_mesh_tls,
 )
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -28,8 +28,8 @@ from collections.abc import Iterable
 from meshscope.model.findings import RuledOut, Unknown
 from meshscope.rules.claims import claims, shown_by
 from meshscope.rules.facts import Facts
-from meshscope.rules.offers import UNMATCHED, Mismatch, answered_in_plaintext, mismatches, use_mesh_tls
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.offers import UNMATCHED, Mismatch, answered_in_plaintext, mismatches, use_mesh_tls
 
 RULE = Rule(
     code="MS-I007",

@@ -30,8 +30,8 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import LIKELY, claims, shown_by
 from meshscope.rules.facts import Facts
-from meshscope.rules.offers import UNMATCHED, mismatches, reset_in_handshake
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.offers import UNMATCHED, mismatches, reset_in_handshake
 from meshscope.walk.hops import Stage
 from meshscope.walk.transport import Offer
 

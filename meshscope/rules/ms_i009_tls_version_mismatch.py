@@ -27,8 +27,8 @@ from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.rules.claims import claims, shown_by
 from meshscope.rules.facts import Facts
-from meshscope.rules.offers import AFTER_CONNECTING
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.offers import AFTER_CONNECTING
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -30,7 +30,10 @@ from collections.abc import Iterable
 
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef, ProxyId
-from meshscope.rules.certificates import (
+from meshscope.rules.claims import claims
+from meshscope.rules.facts import Facts
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.certificates import (
     by_refusing_servers,
     look_at_agent,
     moment,
@@ -39,9 +42,6 @@ from meshscope.rules.certificates import (
     state_claim,
     unsound,
 )
-from meshscope.rules.claims import claims
-from meshscope.rules.facts import Facts
-from meshscope.rules.rule import Claim, Rule
 
 RULE = Rule(
     code="MS-I010",

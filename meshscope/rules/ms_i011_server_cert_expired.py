@@ -27,10 +27,17 @@ from collections.abc import Iterable
 
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef, ProxyId
-from meshscope.rules.certificates import look_at_agent, moment, refused_servers, restart, state_claim, unsound
 from meshscope.rules.claims import claims
 from meshscope.rules.facts import Facts
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.certificates import (
+    look_at_agent,
+    moment,
+    refused_servers,
+    restart,
+    state_claim,
+    unsound,
+)
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -28,10 +28,10 @@ from collections.abc import Iterable
 from meshscope.envoy.certificates import Certificate
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
-from meshscope.rules.certificates import moment, refused_clients, refused_servers, state_claim, unsound
 from meshscope.rules.claims import claims
 from meshscope.rules.facts import Facts
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.certificates import moment, refused_clients, refused_servers, state_claim, unsound
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

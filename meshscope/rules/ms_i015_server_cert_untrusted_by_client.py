@@ -27,7 +27,10 @@ from collections.abc import Iterable
 
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef, ProxyId
-from meshscope.rules.certificates import (
+from meshscope.rules.claims import claims
+from meshscope.rules.facts import Facts
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.certificates import (
     look_at_secrets,
     refused_servers,
     refused_somewhere,
@@ -35,9 +38,6 @@ from meshscope.rules.certificates import (
     state_claim,
     unsound,
 )
-from meshscope.rules.claims import claims
-from meshscope.rules.facts import Facts
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

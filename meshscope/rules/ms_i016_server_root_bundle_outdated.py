@@ -26,7 +26,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshscope.model.findings import Fix, RuledOut, Unknown
-from meshscope.rules.certificates import (
+from meshscope.rules.claims import COUNTED, LIKELY, claims
+from meshscope.rules.facts import Facts
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.certificates import (
     Refusing,
     closed_by_unread,
     look_at_secrets,
@@ -34,9 +37,6 @@ from meshscope.rules.certificates import (
     refusing_servers,
     restart,
 )
-from meshscope.rules.claims import COUNTED, LIKELY, claims
-from meshscope.rules.facts import Facts
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 from meshscope.walk.transport import certificate_evidence
 

@@ -28,7 +28,10 @@ from collections.abc import Iterable
 
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef, ProxyId
-from meshscope.rules.certificates import (
+from meshscope.rules.claims import claims
+from meshscope.rules.facts import Facts
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.certificates import (
     look_at_secrets,
     names_in_log,
     refused_clients,
@@ -37,9 +40,6 @@ from meshscope.rules.certificates import (
     state_claim,
     unsound,
 )
-from meshscope.rules.claims import claims
-from meshscope.rules.facts import Facts
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 from meshscope.walk.transport import san_cause
 

@@ -29,7 +29,10 @@ from collections.abc import Iterable
 from meshscope.envoy.certificates import trust_domain
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef, ProxyId
-from meshscope.rules.certificates import (
+from meshscope.rules.claims import LIKELY, claims
+from meshscope.rules.facts import Facts
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.certificates import (
     UNREAD_CALLER,
     look_at_secrets,
     names_in_log,
@@ -40,9 +43,6 @@ from meshscope.rules.certificates import (
     state_claim,
     unsound,
 )
-from meshscope.rules.claims import LIKELY, claims
-from meshscope.rules.facts import Facts
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 from meshscope.walk.transport import san_cause
 

@@ -28,7 +28,10 @@ from collections.abc import Iterable
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef, ProxyId
-from meshscope.rules.certificates import (
+from meshscope.rules.claims import claims
+from meshscope.rules.facts import Facts
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.certificates import (
     look_at_agent,
     missing_secrets,
     reset_by_unread,
@@ -36,9 +39,6 @@ from meshscope.rules.certificates import (
     state_claim,
     unsound,
 )
-from meshscope.rules.claims import claims
-from meshscope.rules.facts import Facts
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

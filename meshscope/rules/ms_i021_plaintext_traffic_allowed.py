@@ -31,8 +31,8 @@ from meshscope.model.findings import Fix, Severity, Unavailable, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import CERTAIN, COUNTED, PREDICTED, decided
 from meshscope.rules.facts import EdgeFacts, Facts, Moved, line_evidence
-from meshscope.rules.offers import set_mode
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.offers import set_mode
 from meshscope.walk.hops import Hop, Stage
 from meshscope.walk.transport import Offer
 

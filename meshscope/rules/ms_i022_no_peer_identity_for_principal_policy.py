@@ -34,7 +34,8 @@ from meshscope.model.findings import Edge, Fix, RuledOut, Unknown
 from meshscope.model.names import OUTSIDE, ObjectRef
 from meshscope.rules.claims import PREDICTED, claims, decided
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import (
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.refusals import (
     blamed,
     condition_in_words,
     denied_by_none,
@@ -43,7 +44,6 @@ from meshscope.rules.refusals import (
     nearest,
     none_refused,
 )
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

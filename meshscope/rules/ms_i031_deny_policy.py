@@ -31,7 +31,8 @@ from meshscope.istio.names import PolicyRule, policy_rule
 from meshscope.model.findings import CausedBy, Evidence, Fix, Unknown
 from meshscope.rules.claims import claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import (
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.refusals import (
     RBAC_BODY,
     RBAC_STATS,
     connection_of,
@@ -40,7 +41,6 @@ from meshscope.rules.refusals import (
     identity_in_words,
     refused,
 )
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

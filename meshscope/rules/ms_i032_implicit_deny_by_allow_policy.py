@@ -30,9 +30,10 @@ from collections.abc import Iterable
 from meshscope.istio.names import policy_rule
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
-from meshscope.rules.claims import PREDICTED, claims
+from meshscope.rules.claims import LIKELY, PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import (
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.refusals import (
     NONE_CAUSES,
     Refused,
     condition_in_words,
@@ -45,7 +46,6 @@ from meshscope.rules.refusals import (
     none_refused,
     token_may_be_there,
 )
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
 RULE = Rule(
@@ -73,9 +73,10 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
         elif seen.told and not others:
             yield from _unseen(edge, seen)
         for token in others:
-            # A token may have been there, and be another's than the policy wants: the log doesn't tell.
+            # A token may have been there, and be another's than the policy wants: the log doesn't tell. That it had
+            # none is the simpler reason: a valid token of the right issuer would have to lack what is wanted.
             if not found and token.hop.cause == "jwt-missing" and token_may_be_there(edge, token):
-                yield from _claimed(edge, seen, token, at_most=PREDICTED)
+                yield from _claimed(edge, seen, token, at_most=LIKELY)
                 break
 
 

@@ -28,8 +28,8 @@ from meshscope.istio.names import policy_rule
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.rules.claims import claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import drift, edit, none_refused
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.refusals import drift, edit, none_refused
 
 RULE = Rule(
     code="MS-I033",

@@ -26,8 +26,8 @@ from meshscope.istio.names import policy_rule
 from meshscope.model.findings import Unknown
 from meshscope.rules.claims import COUNTED, PREDICTED, decided
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import blamed, edit
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.refusals import blamed, edit
 
 RULE = Rule(
     code="MS-I034",

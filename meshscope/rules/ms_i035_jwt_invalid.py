@@ -30,8 +30,8 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import LIKELY, PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import JWT_BODIES, Refused, blamed, edit, refused
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.refusals import JWT_BODIES, Refused, blamed, edit, refused
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

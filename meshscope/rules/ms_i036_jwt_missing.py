@@ -30,7 +30,8 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import (
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.refusals import (
     JWT_BODIES,
     blamed,
     condition_in_words,
@@ -42,7 +43,6 @@ from meshscope.rules.refusals import (
     refused,
     token_may_be_there,
 )
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -28,7 +28,8 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import (
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.refusals import (
     NO_BODY,
     RBAC_BODY,
     Refused,
@@ -38,7 +39,6 @@ from meshscope.rules.refusals import (
     refused,
     with_asking,
 )
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -30,7 +30,8 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import (
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.refusals import (
     NO_BODY,
     Refused,
     asked_about,
@@ -39,7 +40,6 @@ from meshscope.rules.refusals import (
     refused,
     with_asking,
 )
-from meshscope.rules.rule import Claim, Rule
 from meshscope.walk.hops import Stage
 from meshscope.walk.inbound import BAD_PROVIDER
 

@@ -27,8 +27,8 @@ from meshscope.facts.symptoms import Symptom
 from meshscope.istio.names import BLACK_HOLE
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.rules.facts import Facts
-from meshscope.rules.routing import Case, Words, ended
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.routing import Case, Words, ended
 from meshscope.walk.outbound import BLOCK_ALL
 
 RULE = Rule(

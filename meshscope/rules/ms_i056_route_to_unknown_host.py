@@ -28,8 +28,8 @@ from meshscope.istio.kubernetes import service_port
 from meshscope.istio.names import cluster_name
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.rules.facts import Facts
-from meshscope.rules.routing import Case, Words, ended, unread_callers
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.routing import Case, Words, ended, unread_callers
 
 RULE = Rule(
     code="MS-I056",

@@ -27,7 +27,7 @@ from meshscope.istio.names import cluster_name
 from meshscope.model.findings import Evidence, Fix, RuledOut, Unknown
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
 from meshscope.rules.rule import Claim, Rule
-from meshscope.rules.without_endpoint import Words, owner_of_route, without_endpoint
+from meshscope.rules.shared.without_endpoint import Words, owner_of_route, without_endpoint
 
 RULE = Rule(
     code="MS-I062",

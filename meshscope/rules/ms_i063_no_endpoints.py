@@ -28,7 +28,7 @@ from meshscope.model.findings import Evidence, Fix, RuledOut, Unknown
 from meshscope.rules.claims import CERTAIN, PREDICTED
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
 from meshscope.rules.rule import Claim, Rule
-from meshscope.rules.without_endpoint import Words, without_endpoint
+from meshscope.rules.shared.without_endpoint import Words, without_endpoint
 
 RULE = Rule(
     code="MS-I063",

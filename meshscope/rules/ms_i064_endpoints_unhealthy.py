@@ -26,7 +26,7 @@ from collections.abc import Iterable
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
 from meshscope.rules.rule import Claim, Rule
-from meshscope.rules.without_endpoint import Words, without_endpoint
+from meshscope.rules.shared.without_endpoint import Words, without_endpoint
 
 RULE = Rule(
     code="MS-I064",

@@ -29,9 +29,9 @@ from meshscope.facts.symptoms import Symptom
 from meshscope.istio.kubernetes import containers, dicts, target_port
 from meshscope.istio.names import service_host
 from meshscope.model.findings import Evidence, Fix, RuledOut, Unknown
-from meshscope.rules.application import Met, at_application, met, told
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import Met, at_application, met, told
 
 RULE = Rule(
     code="MS-I067",

@@ -26,9 +26,17 @@ from collections.abc import Iterable
 
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Fix, RuledOut, Unknown
-from meshscope.rules.application import GONE, caller_lines, is_gone, offers_tls, told, unsure
 from meshscope.rules.facts import Facts
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import (
+    GONE,
+    all_stale,
+    caller_lines,
+    is_gone,
+    offers_tls,
+    told,
+    unsure,
+)
 from meshscope.walk.hops import Stage
 
 RULE = Rule(
@@ -46,11 +54,7 @@ RULE = Rule(
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
     for edge in facts.edges:
         found = caller_lines(edge, refused, ("upstream_cx_connect_fail",))
-        if (
-            found is None
-            or edge.predicted("server-secret-not-delivered")
-            or edge.passing("proxy-endpoints-stale")
-        ):
+        if found is None or edge.predicted("server-secret-not-delivered") or all_stale(edge, found):
             continue
         by_counters = not any(s.from_log for s in found.symptoms)
         if by_counters and edge.client_moved("upstream_cx_connect_timeout"):

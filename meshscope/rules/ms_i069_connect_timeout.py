@@ -26,9 +26,18 @@ from collections.abc import Iterable
 
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Fix, RuledOut, Unknown
-from meshscope.rules.application import GONE, caller_lines, is_gone, offers_tls, tls_fails, told, unsure
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import (
+    GONE,
+    all_stale,
+    caller_lines,
+    is_gone,
+    offers_tls,
+    tls_fails,
+    told,
+    unsure,
+)
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -28,7 +28,9 @@ from collections.abc import Iterable
 from meshscope.envoy.local_replies import reset_bodies
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Fix, RuledOut, Unknown
-from meshscope.rules.application import (
+from meshscope.rules.facts import EdgeFacts, Facts
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import (
     Met,
     at_application,
     caller_lines,
@@ -39,8 +41,6 @@ from meshscope.rules.application import (
     told,
     unsure,
 )
-from meshscope.rules.facts import EdgeFacts, Facts
-from meshscope.rules.rule import Claim, Rule
 
 RULE = Rule(
     code="MS-I070",

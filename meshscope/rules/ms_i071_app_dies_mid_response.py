@@ -25,7 +25,10 @@ from collections.abc import Iterable
 
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Fix, RuledOut, Unknown
-from meshscope.rules.application import (
+from meshscope.rules.claims import PREDICTED
+from meshscope.rules.facts import EdgeFacts, Facts
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import (
     Met,
     at_application,
     caller_lines,
@@ -36,9 +39,6 @@ from meshscope.rules.application import (
     total,
     unsure,
 )
-from meshscope.rules.claims import PREDICTED
-from meshscope.rules.facts import EdgeFacts, Facts
-from meshscope.rules.rule import Claim, Rule
 
 RULE = Rule(
     code="MS-I071",

@@ -25,7 +25,10 @@ from collections.abc import Iterable
 from meshscope.envoy.outliers import ejected
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Fix, RuledOut, Unknown
-from meshscope.rules.application import (
+from meshscope.rules.claims import COUNTED, LIKELY
+from meshscope.rules.facts import EdgeFacts, Facts
+from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import (
     Met,
     at_application,
     inbound_moved,
@@ -34,9 +37,6 @@ from meshscope.rules.application import (
     told,
     total,
 )
-from meshscope.rules.claims import COUNTED, LIKELY
-from meshscope.rules.facts import EdgeFacts, Facts
-from meshscope.rules.rule import Claim, Rule
 
 RULE = Rule(
     code="MS-I072",

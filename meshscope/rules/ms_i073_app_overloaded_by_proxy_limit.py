@@ -27,9 +27,9 @@ from meshscope.envoy.local_replies import reset_bodies
 from meshscope.istio.kubernetes import dicts, selects, strings
 from meshscope.model.findings import Evidence, Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
-from meshscope.rules.application import Met, at_application, inbound_clusters, met, told
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import Met, at_application, inbound_clusters, met, told
 from meshscope.sources.source import Part
 from meshscope.walk.hops import Stage
 

@@ -27,10 +27,10 @@ from typing import Any
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Evidence, Fix, RuledOut, Unavailable, Unknown
-from meshscope.rules.application import Met, offers_tls, tls_fails, told
 from meshscope.rules.claims import COUNTED, LIKELY, SEEN
 from meshscope.rules.facts import EdgeFacts, Facts, Moved
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import Met, offers_tls, tls_fails, told
 from meshscope.sources.source import Part
 from meshscope.walk.hops import Stage
 

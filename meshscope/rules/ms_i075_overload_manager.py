@@ -28,10 +28,10 @@ from meshscope.envoy.local_replies import OVERLOADED
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Evidence, Fix, RuledOut, Unavailable, Unknown
-from meshscope.rules.application import Met, met, told
 from meshscope.rules.claims import COUNTED
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import Met, met, told
 from meshscope.sources.source import Part
 from meshscope.walk.hops import Stage
 

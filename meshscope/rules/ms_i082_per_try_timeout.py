@@ -29,7 +29,7 @@ from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import Shown, claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
-from meshscope.rules.time_limits import presumed
+from meshscope.rules.shared.time_limits import presumed
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -28,7 +28,7 @@ from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import Shown, claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts, RouteFound
 from meshscope.rules.rule import Claim, Rule
-from meshscope.rules.time_limits import owner_of, presumed
+from meshscope.rules.shared.time_limits import owner_of, presumed
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

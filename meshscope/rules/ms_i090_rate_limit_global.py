@@ -25,8 +25,8 @@ from collections.abc import Iterable
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.rules.claims import COUNTED, LIKELY, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import INTENDED, NO_BODY, Refused, blamed, edit, refused
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.refusals import INTENDED, NO_BODY, Refused, blamed, edit, refused
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -28,8 +28,16 @@ from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, claims
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
-from meshscope.rules.refusals import NO_BODY, Refused, blamed, edit, failing_calls, refused, with_asking
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.refusals import (
+    NO_BODY,
+    Refused,
+    blamed,
+    edit,
+    failing_calls,
+    refused,
+    with_asking,
+)
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

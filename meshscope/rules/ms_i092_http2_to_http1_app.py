@@ -25,10 +25,10 @@ from collections.abc import Iterable
 
 from meshscope.istio.kubernetes import dicts
 from meshscope.model.findings import Evidence, Fix, RuledOut, Unknown
-from meshscope.rules.application import told
 from meshscope.rules.facts import EdgeFacts, Facts
-from meshscope.rules.http_errors import Nonsense, nonsense
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import told
+from meshscope.rules.shared.http_errors import Nonsense, nonsense
 
 RULE = Rule(
     code="MS-I092",

@@ -26,11 +26,11 @@ from collections.abc import Iterable
 
 from meshscope.istio.kubernetes import service_port
 from meshscope.model.findings import Fix, RuledOut, Unknown
-from meshscope.rules.application import Met, told
 from meshscope.rules.claims import SEEN
 from meshscope.rules.facts import EdgeFacts, Facts
-from meshscope.rules.http_requests import not_http, rejected_requests
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import Met, told
+from meshscope.rules.shared.http_requests import not_http, rejected_requests
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -24,10 +24,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshscope.model.findings import Fix, Unknown
-from meshscope.rules.application import told
 from meshscope.rules.facts import Facts
-from meshscope.rules.http_requests import rejected_requests, too_big
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import told
+from meshscope.rules.shared.http_requests import rejected_requests, too_big
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -24,10 +24,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from meshscope.model.findings import Fix, RuledOut, Unknown
-from meshscope.rules.application import told
 from meshscope.rules.facts import Facts
-from meshscope.rules.http_errors import nonsense, sure
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.application import told
+from meshscope.rules.shared.http_errors import nonsense, sure
 
 RULE = Rule(
     code="MS-I096",

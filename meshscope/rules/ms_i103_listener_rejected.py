@@ -28,8 +28,8 @@ from collections.abc import Iterable
 
 from meshscope.model.findings import Unknown
 from meshscope.rules.facts import Facts
-from meshscope.rules.rejections import LISTENERS, rejected
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.rejections import LISTENERS, rejected
 
 RULE = Rule(
     code="MS-I103",

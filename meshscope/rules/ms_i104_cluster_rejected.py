@@ -26,8 +26,8 @@ from collections.abc import Iterable
 
 from meshscope.model.findings import Unknown
 from meshscope.rules.facts import Facts
-from meshscope.rules.rejections import CLUSTERS, rejected
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.rejections import CLUSTERS, rejected
 
 RULE = Rule(
     code="MS-I104",

@@ -33,7 +33,7 @@ from meshscope.model.findings import Evidence, Fix, RuledOut, Unknown
 from meshscope.rules.claims import claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
 from meshscope.rules.rule import Claim, Rule
-from meshscope.rules.without_endpoint import Words, without_endpoint
+from meshscope.rules.shared.without_endpoint import Words, without_endpoint
 from meshscope.walk.hops import Branch, Stage
 
 RULE = Rule(

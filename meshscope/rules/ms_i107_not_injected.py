@@ -33,8 +33,8 @@ from meshscope.model.kubernetes import KubernetesObject
 from meshscope.model.names import WorkloadId
 from meshscope.rules.claims import CERTAIN, decided
 from meshscope.rules.facts import Facts
-from meshscope.rules.offers import CLOSED, Mismatch, mismatches, without_sidecar
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.offers import CLOSED, Mismatch, mismatches, without_sidecar
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -31,8 +31,8 @@ from meshscope.model.findings import Evidence, Fix, RuledOut, Unknown
 from meshscope.model.names import WorkloadId
 from meshscope.rules.claims import PREDICTED, claims
 from meshscope.rules.facts import Facts
-from meshscope.rules.offers import NOT_TLS, mismatches
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.offers import NOT_TLS, mismatches
 from meshscope.walk.hops import Stage
 
 RULE = Rule(

@@ -7,7 +7,9 @@ import msgspec
 from meshscope.envoy.local_replies import reset_bodies
 from meshscope.envoy.protocols import HEADERS_LIMIT_KB, upstream_protocol
 from meshscope.facts.symptoms import Symptom
-from meshscope.rules.application import (
+from meshscope.rules.claims import LIKELY
+from meshscope.rules.facts import EdgeFacts, Facts
+from meshscope.rules.shared.application import (
     Met,
     at_application,
     caller_lines,
@@ -17,8 +19,6 @@ from meshscope.rules.application import (
     offers_tls,
     total,
 )
-from meshscope.rules.claims import LIKELY
-from meshscope.rules.facts import EdgeFacts, Facts
 
 ERRORS = "upstream_cx_protocol_error"
 RECEIVED = "upstream_cx_rx_bytes_total"

@@ -179,6 +179,13 @@ def caller_lines(edge: EdgeFacts, lines: Matches, counters: tuple[str, ...] = ()
     return Met(tuple(counted), moved, COUNTED)
 
 
+def all_stale(edge: EdgeFacts, found: Met) -> bool:
+    """Whether all this was met at addresses that Kubernetes doesn't list for the service (any more)."""
+    stale = {one.hop.detail["address"] for one in edge.passing("proxy-endpoints-stale")}
+    hosts = {e.upstream_host for s in found.symptoms for e in s.entries if e.upstream_host}
+    return bool(stale) and hosts <= stale
+
+
 FOLLOWING = (
     "upstream_rq_5xx",
     "upstream_rq_503",

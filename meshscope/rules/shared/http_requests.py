@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from meshscope.envoy.protocols import HEADERS_LIMIT_KB
 from meshscope.facts.symptoms import Symptom
-from meshscope.rules.application import Met, total
 from meshscope.rules.claims import COUNTED, SEEN, Matches
 from meshscope.rules.facts import EdgeFacts, Moved
+from meshscope.rules.shared.application import Met, total
 
 ERRORS = "downstream_cx_protocol_error"
 RECEIVED = "downstream_cx_rx_bytes_total"
