@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -103,6 +104,19 @@ def _remove(bundle: Path, names: set[str]) -> None:
 def no_kubernetes(bundle: Path, edges: list[dict[str, str]]) -> None:
     """Proxies only."""
     shutil.rmtree(bundle / "kubernetes", ignore_errors=True)
+
+
+def a_day_later(bundle: Path, edges: list[dict[str, str]]) -> None:
+    """Captured a day after the traffic stopped, once: logs and totals tell of yesterday."""
+    for proxy in proxies(bundle):
+        for name in ("before.prom", "before.clusters.json"):
+            (proxy / name).unlink(missing_ok=True)
+    described = json.loads((bundle / "bundle.json").read_text())
+    described["captured_at"] = (
+        datetime.fromisoformat(described["captured_at"]) + timedelta(hours=20)
+    ).isoformat()
+    described.pop("samples", None)
+    (bundle / "bundle.json").write_text(json.dumps(described))
 
 
 DIMENSIONS: dict[str, Callable[[Path, list[dict[str, str]]], None]] = {

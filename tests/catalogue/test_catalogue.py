@@ -19,7 +19,7 @@ from meshscope.facts.mesh import Mesh
 from meshscope.model.findings import Edge, Finding, Report
 from meshscope.sources.bundle import open_bundle
 from tests.catalogue.captures import UNRELATED, captured
-from tests.catalogue.dimensions import DIMENSIONS
+from tests.catalogue.dimensions import DIMENSIONS, a_day_later
 from tests.catalogue.expectations import UNDECIDABLE
 
 pytestmark = pytest.mark.slow
@@ -39,6 +39,20 @@ def captures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = (base.parent if base.name.startswith("popen-") else base) / "captures"
     shared.mkdir(exist_ok=True)
     return shared
+
+
+CURRENT_STATE = frozenset(
+    {
+        "client-secret-not-delivered",
+        "server-secret-not-delivered",
+        "control-plane-down",
+        "proxy-config-stale",
+        "listener-rejected",
+        "cluster-rejected",
+        "route-rejected",
+    }
+)
+"""What a proxy holds (or lacks) is wrong at the very moment of the capture, traffic or none."""
 
 
 def verdict(bundle: Path) -> Report:
@@ -98,6 +112,16 @@ def test_an_unrelated_fault_hides_nothing(fault: str, captures: Path) -> None:
     assert ours[0].cause == fault, told(report)
     assert others, told(report)
     assert others[0].cause == UNRELATED, told(report)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_yesterday_s_failures_raise_nothing(fault: str, captures: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "bundle"
+    shutil.copytree(captured(captures, fault), changed)
+    a_day_later(changed, [])
+    report = verdict(changed)
+    wrong = [f for f in report.findings if f.severity == "error" and f.cause not in CURRENT_STATE]
+    assert wrong == [], told(report)
 
 
 @pytest.mark.parametrize("condition", DIMENSIONS)
