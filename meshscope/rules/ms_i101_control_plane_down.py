@@ -9,8 +9,9 @@ Why it fails
     on with its last configuration and tries again.
 
 How meshscope knows
-    The proxy's gauge `control_plane.connected_state` is 0 now. How old its configuration is comes from the times of its last
-    updates; istiod's pods in Kubernetes say whether they are ready.
+    The proxy's gauge `control_plane.connected_state` is 0 now, or, as Istio's default statistics leave that out, no stream
+    to `xds-grpc` is open. How old its configuration is comes from the times of its last updates; istiod's Deployment and
+    pods in Kubernetes say whether any is ready, which is enough where no proxy tells.
 
 Fix
     Bring istiod back: look at its pods, their log and resources. Proxies connect again by themselves.
@@ -51,12 +52,34 @@ UPDATES = {
 }
 
 
+CONNECTED = (("control_plane", "", "connected_state"), ("cluster", "xds-grpc", "upstream_rq_active"))
+"""Gauges that say whether a proxy has its stream, best first; the second stays with Istio's default statistics."""
+
+
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
-    states = {proxy: facts.gauge(proxy, "control_plane", "", "connected_state") for proxy in facts.proxies}
-    cut_off = tuple(proxy for proxy, state in states.items() if state == 0)
+    told = {proxy: found for proxy in facts.proxies if (found := _connected(facts, proxy)) is not None}
+    cut_off = tuple(proxy for proxy, (_, state) in told.items() if state == 0)
     if cut_off:
-        known = sum(1 for state in states.values() if state is not None)
-        yield _down(facts, cut_off, known)
+        yield _down(facts, cut_off, len(told))
+    elif not told and _gone(facts):
+        yield _down(facts, facts.proxies, len(facts.proxies))
+
+
+def _connected(facts: Facts, proxy: Proxy) -> tuple[str, float] | None:
+    """The gauge that tells of the proxy's stream to istiod, and its value; None where neither is there."""
+    for scope, name, stat in CONNECTED:
+        state = facts.gauge(proxy, scope, name, stat)
+        if state is not None:
+            return ".".join(part for part in (scope, name, stat) if part), state
+    return None
+
+
+def _gone(facts: Facts) -> bool:
+    """Whether istiod is meant to run in this cluster and none of its pods is ready."""
+    meant = [
+        found for found in facts.objects.of("Deployment") if found.metadata.labels.get("app") == "istiod"
+    ]
+    return bool(meant) and not any(facts.objects.ready(pod) for pod in _istiod(facts))
 
 
 def _down(facts: Facts, cut_off: tuple[Proxy, ...], known: int) -> Claim:
@@ -65,6 +88,8 @@ def _down(facts: Facts, cut_off: tuple[Proxy, ...], known: int) -> Claim:
     heard = max((at for proxy in cut_off if (at := _last_heard(facts, proxy)) is not None), default=None)
     since = f" of {heard:%Y-%m-%d %H:%M:%S} UTC" if heard is not None else ""
     istiods = f"; {len(ready)} of {len(pods)} istiod pods are ready" if pods else ""
+    if not pods and _gone(facts):
+        istiods = "; istiod has no pod"
     workloads = tuple(dict.fromkeys(str(facts.workload(proxy)) for proxy in cut_off))
     namespace = facts.objects.root_namespace
     return Claim(
@@ -74,7 +99,7 @@ def _down(facts: Facts, cut_off: tuple[Proxy, ...], known: int) -> Claim:
         title=f"{len(cut_off)} of {known} proxies have no connection to istiod",
         explanation=f"their last configuration is{since or ' of a time that is not known'}{istiods}; until istiod answers again, "
         "changed routes and policies, new and vanished endpoints, and renewed certificates don't reach them",
-        evidence=(*_evidence(facts, cut_off), *_pods_said(pods)),
+        evidence=(*_evidence(facts, cut_off), *_deployments_said(facts), *_pods_said(pods)),
         fix=(
             Fix(
                 "command",
@@ -83,7 +108,7 @@ def _down(facts: Facts, cut_off: tuple[Proxy, ...], known: int) -> Claim:
             ),
             Fix("command", f"kubectl logs -n {namespace} -l app=istiod --tail=100", "shows why not"),
         ),
-        confidence=CERTAIN if len(cut_off) == known or (pods and not ready) else SEEN,
+        confidence=CERTAIN if len(cut_off) == known or _gone(facts) else SEEN,
         affected=workloads,
     )
 
@@ -100,13 +125,21 @@ def _last_heard(facts: Facts, proxy: Proxy) -> datetime | None:
 
 def _evidence(facts: Facts, cut_off: tuple[Proxy, ...]) -> Iterable[Evidence]:
     for proxy in cut_off[:3]:
-        yield Evidence(f"proxy {proxy.id}", proxy.path(Part.METRICS), "control_plane.connected_state: 0")
+        if (found := _connected(facts, proxy)) is not None:
+            yield Evidence(f"proxy {proxy.id}", proxy.path(Part.METRICS), f"{found[0]}: 0")
     for proxy in cut_off:
         said = [m for m in facts.messages(proxy) if "gRPC config stream" in m.text]
         if said:
             where = f"{proxy.path(Part.LOG)} line {said[-1].number}"
             yield Evidence(f"proxy {proxy.id}", where, said[-1].text)
             return
+
+
+def _deployments_said(facts: Facts) -> Iterable[Evidence]:
+    for found in facts.objects.of("Deployment"):
+        if found.metadata.labels.get("app") == "istiod":
+            replicas, ready = found.spec.get("replicas"), found.status.get("readyReplicas") or 0
+            yield Evidence("kubernetes", str(found.ref), f"replicas {replicas}, ready {ready}")
 
 
 def _pods_said(pods: tuple[KubernetesObject, ...]) -> Iterable[Evidence]:
