@@ -32,6 +32,7 @@ from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.destination_rules import patched
 from meshscope.walk.hops import Stage
 
 RULE = Rule(
@@ -91,11 +92,5 @@ def refused_before_a_host(symptom: Symptom) -> bool:
 
 def _fix(rule: ObjectRef | None, host: str) -> Fix:
     effect = "the server gets more concurrent requests than now: check that it bears them"
-    if rule is None:
-        return Fix("advice", f"raise the pending and connection limits for {host}", effect)
-    patch = '{"spec":{"trafficPolicy":{"connectionPool":{"http":{"http1MaxPendingRequests":1024},"tcp":{"maxConnections":1024}}}}}'
-    return Fix(
-        "command",
-        f"kubectl patch destinationrule {rule.name} -n {rule.namespace} --type merge -p '{patch}'",
-        effect,
-    )
+    pool = '{"connectionPool":{"http":{"http1MaxPendingRequests":1024},"tcp":{"maxConnections":1024}}}'
+    return patched(rule, pool, f"raise the pending and connection limits for {host}", effect)

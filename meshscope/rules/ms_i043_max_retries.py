@@ -30,6 +30,7 @@ from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts, symptom_evidence
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.destination_rules import patched
 from meshscope.walk.hops import Stage
 
 RULE = Rule(
@@ -88,11 +89,5 @@ def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
 
 def _fix(rule: ObjectRef | None, host: str) -> Fix:
     effect = "a failing server gets more repeated load: mend what it answers first"
-    if rule is None:
-        return Fix("advice", f"raise the limit of retries for {host}", effect)
-    patch = '{"spec":{"trafficPolicy":{"connectionPool":{"http":{"maxRetries":1024}}}}}'
-    return Fix(
-        "command",
-        f"kubectl patch destinationrule {rule.name} -n {rule.namespace} --type merge -p '{patch}'",
-        effect,
-    )
+    pool = '{"connectionPool":{"http":{"maxRetries":1024}}}'
+    return patched(rule, pool, f"raise the limit of retries for {host}", effect)

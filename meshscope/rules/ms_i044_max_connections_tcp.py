@@ -29,6 +29,7 @@ from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.destination_rules import patched
 from meshscope.walk.hops import Stage
 
 RULE = Rule(
@@ -81,11 +82,5 @@ def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
 
 def _fix(rule: ObjectRef | None, host: str) -> Fix:
     effect = "the server gets more connections than now: check its own limit"
-    if rule is None:
-        return Fix("advice", f"raise the connection limit for {host}", effect)
-    patch = '{"spec":{"trafficPolicy":{"connectionPool":{"tcp":{"maxConnections":1024}}}}}'
-    return Fix(
-        "command",
-        f"kubectl patch destinationrule {rule.name} -n {rule.namespace} --type merge -p '{patch}'",
-        effect,
-    )
+    pool = '{"connectionPool":{"tcp":{"maxConnections":1024}}}'
+    return patched(rule, pool, f"raise the connection limit for {host}", effect)

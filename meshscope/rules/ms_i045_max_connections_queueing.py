@@ -29,6 +29,7 @@ from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import CERTAIN, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.destination_rules import patched
 from meshscope.sources.source import Part
 from meshscope.walk.hops import Stage
 
@@ -94,11 +95,5 @@ def _waiting(edge: EdgeFacts, name: str, cluster: Cluster | None) -> Iterable[Ev
 
 def _fix(rule: ObjectRef | None, host: str) -> Fix:
     effect = "the server gets more connections at once: check that it bears them"
-    if rule is None:
-        return Fix("advice", f"raise the connection limit for {host}", effect)
-    patch = '{"spec":{"trafficPolicy":{"connectionPool":{"tcp":{"maxConnections":1024}}}}}'
-    return Fix(
-        "command",
-        f"kubectl patch destinationrule {rule.name} -n {rule.namespace} --type merge -p '{patch}'",
-        effect,
-    )
+    pool = '{"connectionPool":{"tcp":{"maxConnections":1024}}}'
+    return patched(rule, pool, f"raise the connection limit for {host}", effect)

@@ -31,6 +31,7 @@ from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import CERTAIN, COUNTED
 from meshscope.rules.facts import EdgeFacts, Facts, symptom_evidence
 from meshscope.rules.rule import Claim, Rule
+from meshscope.rules.shared.destination_rules import patched
 from meshscope.sources.source import Part
 from meshscope.walk.hops import Stage
 
@@ -123,11 +124,5 @@ def failing_hosts(edge: EdgeFacts, status: ClusterStatus, in_a_row: int) -> set[
 
 def _fix(rule: ObjectRef | None, host: str) -> Fix:
     effect = "failing endpoints are taken out; the others must carry the load"
-    if rule is None:
-        return Fix("advice", f"raise maxEjectionPercent for {host}", effect)
-    patch = '{"spec":{"trafficPolicy":{"outlierDetection":{"maxEjectionPercent":50}}}}'
-    return Fix(
-        "command",
-        f"kubectl patch destinationrule {rule.name} -n {rule.namespace} --type merge -p '{patch}'",
-        effect,
-    )
+    pool = '{"outlierDetection":{"maxEjectionPercent":50}}'
+    return patched(rule, pool, f"raise maxEjectionPercent for {host}", effect)
