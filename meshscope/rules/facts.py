@@ -192,7 +192,14 @@ class EdgeFacts:
         for proxy in self.client_proxies[:1] or (None,):
             for request in self._requests():
                 call = Call(
-                    self.client, proxy, self.host, self.port, request, self._server_name(), self._served()
+                    self.client,
+                    proxy,
+                    self.host,
+                    self.port,
+                    request,
+                    self._server_name(),
+                    self._served(),
+                    self._entered(),
                 )
                 found.append(walk(self._facts.whole, call))
         return tuple(found)
@@ -229,6 +236,12 @@ class EdgeFacts:
             if port.isdigit():
                 return proxy, int(port)
         return None
+
+    def _entered(self) -> int:
+        """The caller's own port that the last such request came to, which says something of gateways only."""
+        lines = [entry for group in self._observed.client_lines.values() for entry in group[-1:]]
+        port = lines[-1].downstream_local_address.rpartition(":")[2] if lines else ""
+        return int(port) if port.isdigit() else 0
 
     def _server_name(self) -> str | None:
         """The SNI of the last connection in the servers' logs, "" for plaintext, None where no line tells."""

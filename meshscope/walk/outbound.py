@@ -132,7 +132,7 @@ def ways(mesh: Mesh, client: Proxy, host: str, port: int, request: HttpRequest |
             application_protocols=("http/1.1",) if request else (),
         )
         if chain is not None:
-            return _through_chain(mesh, client, config, listener, chain, host, port, request)
+            return through_chain(mesh, client, config, listener, chain, host, port, request)
     except (FilterChainsNotUnderstood, msgspec.DecodeError) as error:
         why = f"listener {listener.name} can't be read: {error}"
         return (Way(1.0, (Hop(Stage.OUTBOUND_LISTENER, "unknown", why, client.id),), None),)
@@ -147,7 +147,7 @@ def ways(mesh: Mesh, client: Proxy, host: str, port: int, request: HttpRequest |
     return (Way(1.0, (missing,), None),)
 
 
-def _through_chain(
+def through_chain(
     mesh: Mesh,
     client: Proxy,
     config: ConfigDump,
@@ -157,6 +157,7 @@ def _through_chain(
     port: int,
     request: HttpRequest | None,
 ) -> tuple[Way, ...]:
+    """Where one filter chain of a listener of the caller's proxy leads the call."""
     manager_filter = chain.network_filter("HttpConnectionManager")
     tcp_filter = chain.network_filter("TcpProxy")
     where = f"listener {listener.name}"
@@ -268,11 +269,13 @@ def _route_hop(
         )
     if outcome.kind == "unknown":
         return Hop(Stage.ROUTE, "unknown", outcome.why, client.id, where, virtual_service, detail=detail)
-    if outcome.kind == "no_vhost":
+    if outcome.kind == "no_vhost" or (outcome.virtual_host is not None and not outcome.virtual_host.routes):
         return Hop(
             Stage.ROUTE,
             "fail",
-            f"no virtual host of route {routes.name} has the name {host}",
+            f"no virtual host of route {routes.name} has the name {host}"
+            if outcome.virtual_host is None
+            else f"virtual host {outcome.virtual_host.name} has no routes: nothing is served here",
             client.id,
             where,
             cause="no-vhost",

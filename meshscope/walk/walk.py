@@ -11,7 +11,7 @@ from meshscope.facts.proxy import Proxy
 from meshscope.istio.kubernetes import pod_ips
 from meshscope.model.findings import Unavailable
 from meshscope.model.names import OUTSIDE, WorkloadId
-from meshscope.walk import filter_chain, inbound, outbound, transport, upstream
+from meshscope.walk import filter_chain, gateway, inbound, outbound, transport, upstream
 from meshscope.walk.hops import Branch, Hop, Stage, Walk
 from meshscope.walk.upstream import Target
 
@@ -31,6 +31,8 @@ class Call(msgspec.Struct, frozen=True):
     server_name: str | None = None
     served: tuple[Proxy, int] | None = None
     """The proxy that logged such calls as their server, and the port they came to; None where none did."""
+    entered: int = 0
+    """Where `proxy` is a gateway: the port of its own that such calls came to; 0 where that isn't known."""
 
 
 def walk(mesh: Mesh, call: Call) -> Walk:
@@ -129,13 +131,18 @@ def _captured(mesh: Mesh, call: Call) -> tuple[Branch, ...]:
     assert client is not None
     if isinstance(client.config, Unavailable):
         return _unread_caller(mesh, call)
-    capture = outbound.capture(mesh, client, call.port)
+    through = client.node.is_gateway
+    capture = gateway.capture(client) if through else outbound.capture(mesh, client, call.port)
     if capture.outcome == "fail":
         return (Branch(1.0, (capture,)),)
     if "excluded" in capture.detail:
         return _in_plaintext(mesh, call, capture)
     branches: list[Branch] = []
-    for way in outbound.ways(mesh, client, call.host, call.port, call.request):
+    for way in (
+        gateway.ways(mesh, client, call.host, call.port, call.request, call.entered)
+        if through
+        else outbound.ways(mesh, client, call.host, call.port, call.request)
+    ):
         hops = (capture, *way.hops)
         if way.cluster is None or hops[-1].outcome == "fail":
             branches.append(Branch(way.share, hops))

@@ -1856,6 +1856,669 @@ def caller_without_secret() -> Shape:
     return shape
 
 
+# --- ports, gateways, namespaces
+
+
+def at_port(shape: Shape, service: str, port: int, target: int | str = 9080) -> None:
+    """The Service's port differs from the pods'."""
+    import json
+
+    for app in shape.apps:
+        routes = shape.routes(app)
+        host = shape.virtual_host(app, service)
+        routes["virtual_hosts"].remove(host)
+        shape._section(app, "RoutesConfigDump")["dynamic_route_configs"].append(
+            {"route_config": {**routes, "name": str(port), "virtual_hosts": [host]}}
+        )
+        listener = json.loads(
+            json.dumps(shape.listener(app, "0.0.0.0_9080"))
+            .replace('"route_config_name": "9080"', f'"route_config_name": "{port}"')
+            .replace("0.0.0.0_9080", f"0.0.0.0_{port}")
+            .replace('"port_value": 9080', f'"port_value": {port}')
+        )
+        shape._section(app, "ListenersConfigDump")["dynamic_listeners"].append(
+            {"name": f"0.0.0.0_{port}", "active_state": {"listener": listener}}
+        )
+    name = f"{service}.{NAMESPACE}.svc.cluster.local"
+
+    def change(text: str) -> str:
+        return (
+            text.replace(f"outbound|9080||{name}", f"outbound|{port}||{name}")
+            .replace(f"outbound_.9080_._.{name}", f"outbound_.{port}_._.{name}")
+            .replace(f"{name}:9080", f"{name}:{port}")
+            .replace(f"{service}:9080", f"{service}:{port}")
+            .replace(f"{shape.service_ip(service)}:9080", f"{shape.service_ip(service)}:{port}")
+        )
+
+    redescribe(shape, change)
+    entry = shape.object("Service", service)["spec"]["ports"][0]
+    entry["port"], entry["targetPort"] = port, target
+    if isinstance(target, str):
+        for pod in shape.objects:
+            if pod["kind"] == "Pod" and pod["metadata"].get("labels", {}).get("app") == service:
+                pod["spec"]["containers"][0]["ports"] = [
+                    {"containerPort": 9080, "name": target, "protocol": "TCP"}
+                ]
+
+
+@case(HEALTHY)
+def quiet_at_port_80() -> Shape:
+    shape = quiet()
+    at_port(shape, "details", 80)
+    return shape
+
+
+@case(HEALTHY)
+def quiet_at_a_named_port() -> Shape:
+    shape = quiet()
+    at_port(shape, "details", 80, "web")
+    return shape
+
+
+@case("deny-policy")
+def denied_at_port_80() -> Shape:
+    shape = denied_path()
+    at_port(shape, "details", 80)
+    return shape
+
+
+@case("app-not-listening")
+def not_listening_at_a_named_port() -> Shape:
+    shape = wrong_target_port()
+    at_port(shape, "details", 80, "web")
+    return shape
+
+
+@case("no-endpoints")
+def no_endpoints_at_port_80() -> Shape:
+    shape = scaled_to_zero()
+    at_port(shape, "ratings", 80)
+    return shape
+
+
+@case("client-plaintext-server-strict")
+def plaintext_at_port_80() -> Shape:
+    shape = told_to_send_plaintext()
+    at_port(shape, "ratings", 80)
+    return shape
+
+
+@case("max-pending")
+def pending_at_port_80() -> Shape:
+    shape = pending_overflow()
+    at_port(shape, "details", 80)
+    return shape
+
+
+def gateway(shape: Shape, routes: list[Json] | None) -> None:
+    """An ingress gateway in istio-system; `routes` None: it has a server and no VirtualService."""
+    import copy
+    import json
+
+    source = shape._proxy("client")
+    pod = "istio-ingressgateway-6b8d5c7d9f-gw123"
+    prefix = f"proxies/istio-system/{pod}"
+    text = json.dumps(shape.files[f"{source}/config_dump.json"])
+    text = text.replace(
+        f"sidecar~{shape.ip('client')}~{shape.apps['client']}.bookinfo~bookinfo",
+        f"router~10.88.1.60~{pod}.istio-system~istio-system",
+    )
+    text = text.replace("/ns/bookinfo/sa/client", "/ns/istio-system/sa/istio-ingressgateway")
+    dump = json.loads(text)
+    sections = {section["@type"].rsplit(".", 1)[1]: section for section in dump["configs"]}
+    node = sections["BootstrapConfigDump"]["bootstrap"]["node"]
+    meta = node["metadata"]
+    meta |= {
+        "NAME": pod,
+        "NAMESPACE": "istio-system",
+        "WORKLOAD_NAME": "istio-ingressgateway",
+        "SERVICE_ACCOUNT": "istio-ingressgateway",
+        "LABELS": {"app": "istio-ingressgateway", "istio": "ingressgateway"},
+        "OWNER": "kubernetes://apis/apps/v1/namespaces/istio-system/deployments/istio-ingressgateway",
+    }
+    manager = copy.deepcopy(shape.listener("client", "0.0.0.0_9080")["filter_chains"][0]["filters"][0])
+    manager["typed_config"]["stat_prefix"] = "outbound_0.0.0.0_8080;"
+    manager["typed_config"]["rds"]["route_config_name"] = "http.8080"
+    manager["typed_config"]["use_remote_address"] = True
+    sections["ListenersConfigDump"]["dynamic_listeners"] = [
+        {
+            "name": "0.0.0.0_8080",
+            "active_state": {
+                "listener": {
+                    "@type": "type.googleapis.com/envoy.config.listener.v3.Listener",
+                    "name": "0.0.0.0_8080",
+                    "traffic_direction": "OUTBOUND",
+                    "address": {"socket_address": {"address": "0.0.0.0", "port_value": 8080}},
+                    "filter_chains": [{"filters": [manager]}],
+                }
+            },
+        }
+    ]
+    if routes is None:
+        hosts = [{"name": "blackhole:80", "domains": ["*"]}]
+    else:
+        hosts = [
+            {
+                "name": "bookinfo.example.com:80",
+                "domains": ["bookinfo.example.com"],
+                "routes": routes,
+                "include_request_attempt_count": True,
+            }
+        ]
+        for route in routes:
+            route["metadata"] = {
+                "filter_metadata": {
+                    "istio": {
+                        "config": "/apis/networking.istio.io/v1/namespaces/bookinfo/virtual-service/bookinfo"
+                    }
+                }
+            }
+    sections["RoutesConfigDump"]["dynamic_route_configs"] = [
+        {
+            "route_config": {
+                "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+                "name": "http.8080",
+                "virtual_hosts": hosts,
+                "validate_clusters": False,
+                "ignore_port_in_host_matching": True,
+            }
+        }
+    ]
+    shape.files[f"{prefix}/config_dump.json"] = dump
+    for name in ("clusters.json", "certs.json", "metrics.prom"):
+        shape.files[f"{prefix}/{name}"] = copy.deepcopy(shape.files[f"{source}/{name}"])
+    made = bystander(
+        shape,
+        "istio-ingressgateway",
+        "istio-system",
+        containers=["istio-proxy"],
+        ip="10.88.1.60",
+        labels={
+            "istio": "ingressgateway",
+            "sidecar.istio.io/inject": "false",
+            "service.istio.io/canonical-name": "istio-ingressgateway",
+        },
+    )
+    made["metadata"]["name"] = pod
+    shape.objects.append(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "istio-ingressgateway", "namespace": "istio-system"},
+            "spec": {
+                "type": "LoadBalancer",
+                "clusterIP": "10.96.5.5",
+                "selector": {"istio": "ingressgateway"},
+                "ports": [
+                    {"name": "http2", "port": 80, "targetPort": 8080},
+                    {"name": "status-port", "port": 15021, "targetPort": 15021},
+                ],
+            },
+        }
+    )
+    shape.add(
+        "Gateway",
+        "bookinfo",
+        {
+            "selector": {"istio": "ingressgateway"},
+            "servers": [
+                {
+                    "port": {"number": 80, "name": "http", "protocol": "HTTP"},
+                    "hosts": ["bookinfo.example.com"],
+                }
+            ],
+        },
+    )
+    if routes is not None:
+        shape.add(
+            "VirtualService",
+            "bookinfo",
+            {
+                "hosts": ["bookinfo.example.com"],
+                "gateways": ["bookinfo"],
+                "http": [{"route": [{"destination": {"host": "productpage"}}]}],
+            },
+        )
+    path = next(path for path in shape.files if path.endswith("syncz.json"))
+    entry = copy.deepcopy(sync(shape, "details")) | {"proxy": f"{pod}.istio-system", "proxy_type": "router"}
+    shape.files[path].append(entry)
+
+
+def through_gateway(
+    shape: Shape,
+    service: str,
+    server: str = "",
+    count: int = 8,
+    seen: Json | None = None,
+    told: Json | None = None,
+    silent: bool = False,
+) -> None:
+    """Requests from outside through the gateway."""
+    before = len(shape._lines.get("client", []))
+    shape.call(
+        "client",
+        service,
+        server,
+        path="/productpage",
+        count=count,
+        seen={
+            "authority": "bookinfo.example.com",
+            "downstream_local_address": "10.88.1.60:8080",
+            "downstream_remote_address": "192.0.2.7:4711",
+            "route_name": None,
+            **(seen or {}),
+        },
+        told={"authority": "bookinfo.example.com", **(told or {})},
+        silent=silent,
+    )
+    lines = shape._lines["client"][before:]
+    del shape._lines["client"][before:]
+    ip = shape.ip("client")
+    import json
+
+    texts = [json.dumps(line).replace(f"{ip}:", "10.88.1.60:") for line in lines]
+    path = "proxies/istio-system/istio-ingressgateway-6b8d5c7d9f-gw123/proxy.log"
+    shape.files[path] = shape.files.get(path, "") + "\n".join(texts) + "\n"
+    for app, entries in shape._lines.items():
+        if app.startswith(service):
+            shape._lines[app] = [
+                json.loads(json.dumps(e).replace(f'"{ip}:', '"10.88.1.60:'))
+                if "bookinfo.example.com" in str(e)
+                else e
+                for e in entries
+            ]
+
+
+@case(HEALTHY)
+def quiet_through_a_gateway() -> Shape:
+    shape = quiet()
+    gateway(shape, [shape.route("productpage")])
+    through_gateway(shape, "productpage")
+    return shape
+
+
+@case("no-matching-route")
+def gateway_without_a_matching_route() -> Shape:
+    shape = quiet()
+    route = shape.route("productpage")
+    route["match"] = {"path": "/login"}
+    gateway(shape, [route])
+    through_gateway(
+        shape, "productpage", silent=True, seen=no_host("NR", "route_not_found", 404, upstream_cluster=None)
+    )
+    return shape
+
+
+@case("no-vhost")
+def gateway_without_the_host() -> Shape:
+    shape = quiet()
+    gateway(shape, [shape.route("productpage")])
+    through_gateway(
+        shape,
+        "productpage",
+        silent=True,
+        seen=no_host("NR", "route_not_found", 404, upstream_cluster=None, authority="shop.example.com"),
+    )
+    return shape
+
+
+@case("no-vhost")
+def gateway_without_any_virtual_service() -> Shape:
+    """istiod writes a virtual host `blackhole` without routes."""
+    shape = quiet()
+    gateway(shape, None)
+    through_gateway(
+        shape, "productpage", silent=True, seen=no_host("NR", "route_not_found", 404, upstream_cluster=None)
+    )
+    return shape
+
+
+@case("subset-not-defined")
+def gateway_to_a_missing_subset() -> Shape:
+    shape = quiet()
+    gateway(shape, [shape.route("productpage", "v7")])
+    through_gateway(
+        shape, "productpage", silent=True, seen=no_host("NC", "cluster_not_found", 503, upstream_cluster=None)
+    )
+    return shape
+
+
+@case("client-plaintext-server-strict")
+def gateway_sends_plaintext() -> Shape:
+    shape = quiet()
+    shape.tls_mode("productpage", "DISABLE")
+    gateway(shape, [shape.route("productpage")])
+    shape._lines = {}
+    through_gateway(shape, "productpage", silent=True, seen=CLOSED)
+    shape.refused("productpage", "10.88.1.60")
+    return shape
+
+
+@case("deny-policy")
+def gateway_denied_by_the_server() -> Shape:
+    shape = Shape()
+    gateway(shape, [shape.route("productpage")])
+    rules = {
+        "permissions": [both([{"any": True}], "rules")],
+        "principals": [
+            both(
+                [
+                    {
+                        "authenticated": {
+                            "principal_name": {
+                                "exact": "spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway"
+                            }
+                        }
+                    }
+                ],
+                "ids",
+            )
+        ],
+    }
+    rbac(shape, "productpage", "DENY", {"ns[bookinfo]-policy[no-ingress]-rule[0]": rules})
+    policy(
+        shape,
+        "no-ingress",
+        {
+            "action": "DENY",
+            "selector": {"matchLabels": {"app": "productpage"}},
+            "rules": [
+                {
+                    "from": [
+                        {"source": {"principals": ["cluster.local/ns/istio-system/sa/istio-ingressgateway"]}}
+                    ]
+                }
+            ],
+        },
+    )
+    through_gateway(
+        shape, "productpage", seen=DENIED, told=matched("ns[bookinfo]-policy[no-ingress]-rule[0]")
+    )
+    return shape
+
+
+@case("no-endpoints")
+def gateway_without_endpoints() -> Shape:
+    shape = Shape()
+    empty(shape, "productpage", [])
+    scale(shape, "productpage")
+    gateway(shape, [shape.route("productpage")])
+    through_gateway(shape, "productpage", "nobody", silent=True, seen=no_host("UH", "no_healthy_upstream"))
+    return shape
+
+
+@case("proxy-endpoints-stale")
+def old_port_that_no_longer_listens() -> Shape:
+    """The Service's targetPort and the application moved; the proxies never heard of it."""
+    shape = Shape()
+    shape.object("Service", "details")["spec"]["ports"][0]["targetPort"] = 9081
+    for found in shape.objects:
+        if found["kind"] == "EndpointSlice" and found["metadata"]["name"].startswith("details"):
+            found["ports"][0]["port"] = 9081
+        if found["kind"] == "Endpoints" and found["metadata"]["name"] == "details":
+            found["subsets"][0]["ports"][0]["port"] = 9081
+    told = reset(f"remote_connection_failure|{REFUSED}", response_flags="UF")
+    shape.call("client", "details", path="/details/0", seen={"response_code": 503}, told=told)
+    return shape
+
+
+@case("registry-only")
+def forbidden_tcp() -> Shape:
+    """TLS to the outside in a mesh of REGISTRY_ONLY ends in the BlackHoleCluster."""
+    shape = quiet()
+    for app in shape.apps:
+        for chain in shape.listener(app, "virtualOutbound")["filter_chains"]:
+            for found in chain["filters"]:
+                found["typed_config"]["cluster"] = found["typed_config"]["stat_prefix"] = "BlackHoleCluster"
+    seen = no_host(
+        "UH",
+        "-",
+        0,
+        upstream_cluster="BlackHoleCluster",
+        method=None,
+        path=None,
+        protocol=None,
+        authority=None,
+        request_id=None,
+        response_code_details=None,
+        downstream_local_address="93.184.216.34:443",
+        requested_server_name="example.com",
+        bytes_sent=0,
+        route_name=None,
+    )
+    shape.call("client", "details", path="/", seen=seen, silent=True)
+    return shape
+
+
+@case("one-endpoint-ejected")
+def one_of_three_ejected() -> Shape:
+    shape = Shape()
+    shape.destination_rule(
+        "reviews",
+        {
+            "outlierDetection": {
+                "consecutive5xxErrors": 2,
+                "baseEjectionTime": "60s",
+                "maxEjectionPercent": 50,
+            }
+        },
+    )
+    for app in shape.apps:
+        shape.cluster(app, full("reviews"))["outlier_detection"] = {
+            "consecutive_5xx": 2,
+            "interval": "5s",
+            "base_ejection_time": "60s",
+            "max_ejection_percent": 50,
+            "enforcing_consecutive_5xx": 100,
+        }
+    bad = shape.ip("reviews-v3")
+    for host in shape.hosts("productpage", full("reviews")):
+        if host["address"]["socket_address"]["address"] == bad:
+            host["health_status"] = {"failed_outlier_check": True, "eds_health_status": "HEALTHY"}
+    shape.call(
+        "productpage",
+        "reviews",
+        "reviews-v3",
+        path="/reviews/0",
+        count=3,
+        seen={"response_code": 500},
+        told={"response_code": 500},
+        ago_s=9,
+    )
+    shape.call("productpage", "reviews", "reviews-v1", path="/reviews/0", count=8, ago_s=8)
+    return shape
+
+
+@case(HEALTHY)
+def quiet_with_a_headless_service() -> Shape:
+    shape = quiet()
+    for name in ("ratings",):
+        shape.object("Service", name)["spec"]["clusterIP"] = "None"
+        shape.object("Service", name)["spec"]["clusterIPs"] = ["None"]
+    for app in shape.apps:
+        cluster = shape.cluster(app, full("ratings"))
+        for key in ("eds_cluster_config", "transport_socket_matches"):
+            cluster.pop(key, None)
+        cluster |= {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
+        section = shape._section(app, "EndpointsConfigDump")
+        section["dynamic_endpoint_configs"] = [
+            e
+            for e in section["dynamic_endpoint_configs"]
+            if e["endpoint_config"]["cluster_name"] != full("ratings")
+        ]
+    shape.peer_authentication("PERMISSIVE")
+    for app, lines in shape._lines.items():
+        for line in lines:
+            if isinstance(line, dict) and line["downstream_local_address"] == "None:9080":
+                line["downstream_local_address"] = f"{shape.ip('ratings')}:9080"
+    return shape
+
+
+@case("client-without-sidecar-server-strict")
+def outsider_calls_the_gateway_and_a_strict_server() -> Shape:
+    shape = quiet()
+    gateway(shape, [shape.route("productpage")])
+    through_gateway(shape, "productpage")
+    shape.refused("details", "10.88.1.10")
+    return shape
+
+
+@case("max-pending")
+def overflow_behind_a_page_that_fails() -> Shape:
+    """The page answers 500 because its own call overflowed."""
+    shape = Shape()
+    shape.destination_rule(
+        "details", {"connectionPool": {"tcp": {"maxConnections": 1}, "http": {"http1MaxPendingRequests": 1}}}
+    )
+    thresholds(shape, "details", max_connections=1, max_pending_requests=1)
+    shape.call(
+        "client", "productpage", path="/productpage", seen={"response_code": 500}, told={"response_code": 500}
+    )
+    shape.call(
+        "productpage",
+        "details",
+        path="/details/0",
+        within=True,
+        silent=True,
+        seen=no_host("UO", "upstream_reset_before_response_started{overflow}"),
+    )
+    return shape
+
+
+@case("route-timeout")
+def timeout_behind_a_page_that_fails() -> Shape:
+    shape = too_slow_for_the_route()
+    shape._lines = {}
+    late = {
+        "response_code": 504,
+        "response_code_details": "response_timeout",
+        "response_flags": "UT",
+        "duration": 500,
+    }
+    left = {
+        "response_code": 0,
+        "response_code_details": "downstream_remote_disconnect",
+        "response_flags": "DC",
+        "duration": 499,
+    }
+    shape.call(
+        "productpage",
+        "reviews",
+        "reviews-v2",
+        path="/reviews/0",
+        seen={"response_code": 503},
+        told={"response_code": 503},
+    )
+    shape.call("reviews-v2", "ratings", path="/ratings/0", seen=late, told=left, within=True)
+    return shape
+
+
+@case("deny-policy")
+def policy_denies_and_old_timeouts_in_the_log() -> Shape:
+    shape = denied_path()
+    late = {
+        "response_code": 504,
+        "response_code_details": "response_timeout",
+        "response_flags": "UT",
+        "duration": 500,
+    }
+    shape.call("client", "ratings", path="/ratings/0", count=3, seen=late, silent=True, ago_s=3000)
+    return shape
+
+
+@case("client-mtls-server-disable")
+def disable_at_the_port_only() -> Shape:
+    """portLevelMtls DISABLE, and a DestinationRule ISTIO_MUTUAL for the whole host."""
+    shape = quiet()
+    shape._lines = {}
+    shape.tls_mode("details", "ISTIO_MUTUAL")
+    shape.add(
+        "PeerAuthentication",
+        "details",
+        {
+            "selector": {"matchLabels": {"app": "details"}},
+            "mtls": {"mode": "STRICT"},
+            "portLevelMtls": {"9080": {"mode": "DISABLE"}},
+        },
+        "security.istio.io",
+    )
+    shape._inbound("details", "DISABLE")
+    sni = "outbound_.9080_._.details.bookinfo.svc.cluster.local"
+    shape.call("client", "details", path="/details/0", seen=RESET_BY_PEER, silent=True)
+    shape.refused("details", shape.ip("client"), sni=sni, count=24)
+    return shape
+
+
+@case("sni-matches-no-filter-chain")
+def wrong_server_name() -> Shape:
+    """The chains of a port take certain server names only (an EnvoyFilter), and the DestinationRule sets another."""
+    shape = quiet()
+    shape._lines = {}
+    shape.tls_mode("details", "ISTIO_MUTUAL", sni="other.example.com")
+    for chain in shape.inbound_chains("details"):
+        chain["filter_chain_match"]["server_names"] = ["outbound_.9080_._.details.bookinfo.svc.cluster.local"]
+    shape.listener("details", "virtualInbound")["filter_chains"][:] = [
+        c
+        for c in shape.listener("details", "virtualInbound")["filter_chains"]
+        if c["filter_chain_match"].get("destination_port")
+    ]
+    shape.call("client", "details", path="/details/0", seen=RESET_BY_PEER, silent=True)
+    shape.refused("details", shape.ip("client"), sni="other.example.com", count=24)
+    return shape
+
+
+@case("panic-mode")
+def panic() -> Shape:
+    shape = Shape()
+    shape.destination_rule(
+        "ratings",
+        {"outlierDetection": {"consecutive5xxErrors": 2, "maxEjectionPercent": 100, "minHealthPercent": 50}},
+    )
+    for app in shape.apps:
+        cluster = shape.cluster(app, full("ratings"))
+        cluster["outlier_detection"] = {
+            "consecutive_5xx": 2,
+            "interval": "5s",
+            "max_ejection_percent": 100,
+            "enforcing_consecutive_5xx": 100,
+        }
+        cluster["common_lb_config"] = {"healthy_panic_threshold": {"value": 50}}
+    for host in shape.hosts("client", full("ratings")):
+        host["health_status"] = {"failed_outlier_check": True, "eds_health_status": "HEALTHY"}
+    shape.call(
+        "client", "ratings", path="/ratings/0", seen={"response_code": 500}, told={"response_code": 500}
+    )
+    return shape
+
+
+@case("stream-idle-timeout")
+def idle_stream() -> Shape:
+    shape = quiet()
+    seen = {
+        "response_code": 504,
+        "response_code_details": "stream_idle_timeout",
+        "response_flags": "SI",
+        "duration": 3000,
+    }
+    shape.routes("client")["virtual_hosts"][0]["routes"][0]["route"]["idle_timeout"] = "3s"
+    left = {
+        "response_code": 0,
+        "response_code_details": "downstream_remote_disconnect",
+        "response_flags": "DC",
+        "duration": 2999,
+    }
+    shape.call("client", "details", path="/details/0", seen=seen, told=left)
+    return shape
+
+
+@case("client-without-sidecar-server-strict")
+def a_stranger_without_kubernetes_pod() -> Shape:
+    """A node or something outside the cluster connects in plaintext."""
+    shape = quiet()
+    shape.refused("details", "192.168.7.7")
+    return shape
+
+
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_the_cause_is_named_first_and_alone(name: str, tmp_path: Path) -> None:
     cause, build = CASES[name]
