@@ -31,7 +31,7 @@ from meshscope.istio.names import service_host
 from meshscope.model.findings import Evidence, Fix, RuledOut, Unknown
 from meshscope.rules.facts import EdgeFacts, Facts
 from meshscope.rules.rule import Claim, Rule
-from meshscope.rules.shared.application import Met, at_application, met, told
+from meshscope.rules.shared.application import Met, all_stale, at_application, met, told
 
 RULE = Rule(
     code="MS-I067",
@@ -54,7 +54,7 @@ BODIES = reset_bodies(
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
     for edge in facts.edges:
         found = met(edge, lines=_refused, counters=("upstream_cx_connect_fail",), bodies=BODIES)
-        if found is not None:
+        if found is not None and not all_stale(edge, found):
             yield from _not_listening(facts, edge, found)
 
 

@@ -11,7 +11,8 @@ Why it fails
 
 How meshscope knows
     The endpoints in the caller's config dump and `/clusters` are compared, address and port, with the EndpointSlices of the
-    Service; requests fail at an address that isn't listed, or find no endpoint though some are ready.
+    Service; requests fail at an address that isn't listed, or find no endpoint though some are ready. Where nothing fails
+    yet, a pod that Kubernetes lists with another port is a warning: no rollout between two reads makes that.
 
 Fix
     Restart the caller's pod, or have istiod push again (a change of the Service does); then see in `proxy-status` and
@@ -30,7 +31,7 @@ import msgspec
 
 from meshscope.facts.symptoms import Symptom
 from meshscope.model.findings import Evidence, Fix, RuledOut, Unknown
-from meshscope.rules.claims import claims, shown_by
+from meshscope.rules.claims import CERTAIN, claims, decided, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts, Predicted
 from meshscope.rules.rule import Claim, Rule
 from meshscope.rules.shared.without_endpoint import Words, without_endpoint
@@ -68,7 +69,15 @@ def _untold(edge: EdgeFacts, found: Predicted) -> Words:
 
 
 def _dead(facts: Facts, edge: EdgeFacts, stale: dict[str, Predicted]) -> Iterable[Claim]:
-    shown = shown_by(edge, client=partial(failed_at, addresses=stale), client_stats=STATS)
+    shown = shown_by(
+        edge,
+        client=partial(failed_at, addresses=stale),
+        server=partial(refused_at, addresses=stale),
+        client_stats=STATS,
+    )
+    if not shown and (moved := tuple(one for one in stale.values() if one.hop.detail.get("port_moved"))):
+        yield _port_moved(edge, moved)
+        return
     branches = [branch for one in edge.walks for branch in one.branches]
     counted = not any(symptom.from_log for symptom in shown.symptoms)
     if counted and any(branch.at(Stage.TLS_OFFER) and not is_stale(branch) for branch in branches):
@@ -92,6 +101,25 @@ def _dead(facts: Facts, edge: EdgeFacts, stale: dict[str, Predicted]) -> Iterabl
             RuledOut("nothing-listens-at-endpoint", "the address isn't one of the service's endpoints"),
             RuledOut("app-not-listening", "the application was never asked"),
         ),
+    )
+
+
+def _port_moved(edge: EdgeFacts, moved: tuple[Predicted, ...]) -> Claim:
+    """Nothing fails yet: the pod is the same, and Kubernetes lists it with another port."""
+    hop = moved[0].hop
+    return Claim(
+        rule=RULE,
+        subject=edge.client_subject,
+        stage=Stage.ENDPOINT,
+        title=f"{edge.edge}: the caller's proxy goes on calling {hop.detail['address']}, a port that the service left",
+        explanation=f"{hop.decision}: the Service leads to another port of the same pod since then, and this proxy never "
+        "heard of it. Its calls still work; those of proxies that start anew go to the other port",
+        evidence=decided(hop),
+        fix=_fixes(edge),
+        confidence=CERTAIN,
+        affected=(edge.edge,),
+        discriminator=edge.host,
+        severity="warning",
     )
 
 
@@ -132,6 +160,17 @@ def failed_at(symptom: Symptom, addresses: Container[str]) -> bool:
         and example.upstream_host in addresses
         and symptom.details != "via_upstream"
         and (symptom.has("UF") or symptom.has("UC") or symptom.has("UT"))
+    )
+
+
+def refused_at(symptom: Symptom, addresses: Container[str]) -> bool:
+    """Whether the server's sidecar took requests at one of these addresses and found nobody behind it."""
+    example = symptom.example
+    return (
+        example is not None
+        and example.downstream_local_address in addresses
+        and symptom.has("UF")
+        and symptom.cluster.startswith("inbound|")
     )
 
 

@@ -32,6 +32,8 @@ class Target(msgspec.Struct, frozen=True):
     server: Proxy | None = None
     stale: str = ""
     """What Kubernetes lists instead, where it doesn't list this address for the Service's port at all."""
+    port_moved: bool = False
+    """Whether Kubernetes lists the same pod with another port: no rollout between two reads makes that."""
 
 
 def cluster(mesh: Mesh, client: Proxy, name: str) -> tuple[Cluster | None, Hop]:
@@ -157,11 +159,12 @@ def _with_stale(
     listed = {f"{e.address}:{e.port}" for e in mesh.objects.endpoints(service, name.port)}
     words = f"Kubernetes lists {', '.join(sorted(listed)[:3]) or 'no endpoint'} for {service.ref}"
     here = client.node.cluster_id
+    pods = {e.address for e in mesh.objects.endpoints(service, name.port)}
     return [
         target
         if (address := f"{target.address}:{target.port}") in listed
         or (here and clusters.get(address, (here,)) not in ((here,), ()))
-        else msgspec.structs.replace(target, stale=words)
+        else msgspec.structs.replace(target, stale=words, port_moved=target.address in pods)
         for target in found
     ]
 
@@ -180,7 +183,7 @@ def stale_hop(client: Proxy, target: Target) -> Hop:
             Evidence(f"proxy {client.id}", f"{client.path(Part.CONFIG_DUMP)}: endpoints", address),
             Evidence("kubernetes", "EndpointSlice", target.stale),
         ),
-        detail={"address": address},
+        detail={"address": address, "port_moved": target.port_moved},
     )
 
 

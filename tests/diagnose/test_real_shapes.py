@@ -2347,7 +2347,7 @@ def quiet_with_a_headless_service() -> Shape:
             if e["endpoint_config"]["cluster_name"] != full("ratings")
         ]
     shape.peer_authentication("PERMISSIVE")
-    for app, lines in shape._lines.items():
+    for lines in shape._lines.values():
         for line in lines:
             if isinstance(line, dict) and line["downstream_local_address"] == "None:9080":
                 line["downstream_local_address"] = f"{shape.ip('ratings')}:9080"
@@ -2516,6 +2516,108 @@ def a_stranger_without_kubernetes_pod() -> Shape:
     """A node or something outside the cluster connects in plaintext."""
     shape = quiet()
     shape.refused("details", "192.168.7.7")
+    return shape
+
+
+@case("proxy-endpoints-stale")
+def old_port_that_still_answers() -> Shape:
+    """The Service's targetPort changed, the proxies go on with the old one, and nothing fails yet."""
+    shape = old_port_that_no_longer_listens()
+    shape._lines = {}
+    shape.call("client", "details", path="/details/0")
+    return shape
+
+
+@case("app-not-listening")
+def new_port_where_nobody_listens() -> Shape:
+    """The caller heard of the changed targetPort, the server's sidecar passes the unknown port through."""
+    shape = old_port_that_no_longer_listens()
+    shape._lines = {}
+    for endpoint in shape.endpoints("client", full("details")):
+        endpoint["endpoint"]["address"]["socket_address"]["port_value"] = 9081
+    for host in shape.hosts("client", full("details")):
+        host["address"]["socket_address"]["port_value"] = 9081
+    ip = shape.ip("details")
+    told = reset(f"remote_connection_failure|{REFUSED}", response_flags="UF") | {
+        "upstream_cluster": "InboundPassthroughCluster",
+        "upstream_host": f"{ip}:9081",
+        "downstream_local_address": f"{ip}:9081",
+    }
+    shape.call(
+        "client",
+        "details",
+        path="/details/0",
+        seen={"response_code": 503, "upstream_host": f"{ip}:9081"},
+        told=told,
+    )
+    return shape
+
+
+@case(HEALTHY)
+def pods_replaced_between_two_reads() -> Shape:
+    """A rollout during the capture: the proxies still hold the pod that Kubernetes has replaced."""
+    shape = quiet()
+    for found in shape.objects:
+        if found["kind"] == "EndpointSlice" and found["metadata"]["name"].startswith("details"):
+            found["endpoints"][0]["addresses"] = ["10.88.1.123"]
+        if found["kind"] == "Endpoints" and found["metadata"]["name"] == "details":
+            found["subsets"][0]["addresses"][0]["ip"] = "10.88.1.123"
+    return shape
+
+
+def second_service(shape: Shape, service: str, name: str) -> None:
+    """Another Service on the same pods, first by name."""
+    import copy
+
+    copied = copy.deepcopy(shape.object("Service", service))
+    copied["metadata"]["name"] = name
+    copied["spec"]["clusterIP"] = "10.96.77.77"
+    shape.objects.insert(0, copied)
+    for found in [
+        o for o in shape.objects if o["kind"] == "EndpointSlice" and o["metadata"]["name"].startswith(service)
+    ]:
+        slice_ = copy.deepcopy(found)
+        slice_["metadata"]["name"] = f"{name}-zzzzz"
+        slice_["metadata"]["labels"]["kubernetes.io/service-name"] = name
+        slice_["metadata"]["ownerReferences"] = []
+        shape.objects.insert(0, slice_)
+    for app in shape.apps:
+        for cluster in shape.clusters(app):
+            if cluster["name"] == "inbound|9080||" and app.startswith(service):
+                cluster["metadata"]["filter_metadata"]["istio"]["services"].insert(
+                    0, {"name": name, "namespace": NAMESPACE, "host": f"{name}.{NAMESPACE}.svc.cluster.local"}
+                )
+
+
+@case("client-plaintext-server-strict")
+def plaintext_to_a_pod_of_two_services() -> Shape:
+    shape = told_to_send_plaintext()
+    second_service(shape, "ratings", "all-ratings")
+    return shape
+
+
+@case("deny-policy")
+def denied_at_a_pod_of_two_services() -> Shape:
+    shape = denied_path()
+    second_service(shape, "details", "all-details")
+    return shape
+
+
+@case("auto-mtls-endpoint-not-labelled")
+def no_label_at_a_pod_of_two_services() -> Shape:
+    shape = endpoint_without_label()
+    second_service(shape, "ratings", "all-ratings")
+    return shape
+
+
+@case("application-answer")
+def plaintext_answers_at_a_pod_of_two_services() -> Shape:
+    shape = Shape()
+    shape.peer_authentication("PERMISSIVE")
+    shape.tls_mode("details", "DISABLE")
+    five = {"response_code": 500}
+    shape.call("client", "details", path="/details/0", seen=five, told=five | {"requested_server_name": None})
+    second_service(shape, "details", "all-details")
     return shape
 
 
