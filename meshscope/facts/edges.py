@@ -159,6 +159,8 @@ def observe(
     counters of /clusters that moved (or, where there is one sample only, that aren't zero).
     """
     edges: dict[EdgeKey, ObservedEdge] = {}
+    asked: dict[tuple[WorkloadId, str], dict[EdgeKey, None]] = {}
+    served: list[tuple[Proxy, AccessLogEntry]] = []
 
     def at(key: EdgeKey) -> ObservedEdge:
         return edges.setdefault(key, ObservedEdge(mesh, key))
@@ -174,15 +176,18 @@ def observe(
         for entry in seen.current(log.entries, mesh.captured_at, window_s):
             if is_outbound(mesh, proxy, entry):
                 host, port = _called(mesh, client, entry)
-                edge = at(EdgeKey(client, host, port))
+                key = EdgeKey(client, host, port)
+                edge = at(key)
                 edge.client_lines.setdefault(proxy, []).append(entry)
+                asked.setdefault((client, entry.upstream_host), {})[key] = None
                 if entry.upstream_cluster:
                     edge.clusters.add(entry.upstream_cluster)
             else:
-                caller = mesh.workload_at(_ip(entry.downstream_remote_address))
-                host, port = _served(mesh, proxy, entry)
-                edge = at(EdgeKey(caller, host, port))
-                edge.server_lines.setdefault(proxy, []).append(entry)
+                served.append((proxy, entry))
+    for proxy, entry in served:
+        caller = mesh.workload_at(_ip(entry.downstream_remote_address))
+        host, port = _served(mesh, proxy, entry, asked.get((caller, entry.downstream_local_address), ()))
+        at(EdgeKey(caller, host, port)).server_lines.setdefault(proxy, []).append(entry)
     return edges
 
 
@@ -222,13 +227,16 @@ def _called(mesh: Mesh, client: WorkloadId, entry: AccessLogEntry) -> tuple[str,
     return mesh.host_at(address) or address, port
 
 
-def _served(mesh: Mesh, proxy: Proxy, entry: AccessLogEntry) -> tuple[str, int]:
-    """The host a server line is of: by SNI, by authority, by the inbound cluster's services, by the selector."""
+def _served(mesh: Mesh, proxy: Proxy, entry: AccessLogEntry, asked: Iterable[EdgeKey]) -> tuple[str, int]:
+    """The host a server line is of: by SNI, by what the caller's proxy `asked` of this address, by the pod's services.
+
+    Of several the one that the authority names.
+    """
     by_sni = sni_name(entry.requested_server_name)
     if by_sni is not None:
         return by_sni.fqdn, by_sni.port
     port = _port(entry.downstream_local_address)
-    hosts = served_hosts(mesh, proxy, port)
+    hosts = [(key.host, key.port) for key in asked] or served_hosts(mesh, proxy, port)
     authority = entry.authority.rpartition(":")[0] if _has_port(entry.authority) else entry.authority
     for host, service_port in hosts:
         if authority and (host == authority or host.startswith(f"{authority}.")):

@@ -1972,6 +1972,7 @@ def gateway(shape: Shape, routes: list[Json] | None) -> None:
         "NAME": pod,
         "NAMESPACE": "istio-system",
         "WORKLOAD_NAME": "istio-ingressgateway",
+        "INSTANCE_IPS": "10.88.1.60",
         "SERVICE_ACCOUNT": "istio-ingressgateway",
         "LABELS": {"app": "istio-ingressgateway", "istio": "ingressgateway"},
         "OWNER": "kubernetes://apis/apps/v1/namespaces/istio-system/deployments/istio-ingressgateway",
