@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from meshscope.sources.source import Source
 
 _FEW = 5
+_ARCHIVES = (".zip", ".7z", ".rar", ".xz", ".bz2", ".gz", ".zst")
+_BUNDLES = (".tar.gz", ".tar.zst")
 
 
 def capture(
@@ -32,10 +34,17 @@ def capture(
 
     Private keys, tokens and cookies are left out.
     """
+    check_name(output)
     reach = reach or Reach()
     with reach.opened() as opened:
         write(opened, output, force=force)
     return Exit.OK
+
+
+def check_name(path: Path) -> None:
+    """Refuses the name of an archive of another form, which would become a directory."""
+    if path.name.endswith(_ARCHIVES) and not path.name.endswith(_BUNDLES):
+        raise CommandError(f"{path}: a bundle is a directory, or a .tar.zst or .tar.gz file")
 
 
 def write(source: Source, path: Path, *, force: bool) -> None:

@@ -50,5 +50,17 @@ def install(
         raise CommandError("can't tell which shell this is: give --shell bash, zsh or fish") from error
     except OSError as error:
         raise CommandError(f"can't write {error.filename}: {error.strerror}") from error
-    say(f"installed {path}; new shells complete meshscope's commands")
+    say(
+        f"installed {path}{_start_up(path) if output is None else ''}; new shells complete meshscope's commands"
+    )
     return Exit.OK
+
+
+def _start_up(script: Path) -> str:
+    """Which start-up file leads to the script now: fish needs none, nor does oh-my-zsh."""
+    name = ".zshrc" if script.name.startswith("_") else ".bashrc"
+    try:
+        leads = str(script.parent) in (Path.home() / name).read_text(errors="replace")
+    except OSError:
+        return ""
+    return f", and a line for it in ~/{name}" if leads else ""

@@ -48,8 +48,12 @@ def demo(
         return Exit.OK
     faults = tuple(dict.fromkeys(fault or ()))
     _check(faults)
-    if keep_bundle is not None and keep_bundle.exists():
-        raise CommandError(f"--keep-bundle: {str(keep_bundle)!r} exists; name another place")
+    if keep_bundle is not None:
+        from meshscope.cli.capture import check_name
+
+        check_name(keep_bundle)
+        if keep_bundle.exists():
+            raise CommandError(f"--keep-bundle: {str(keep_bundle)!r} exists; name another place")
 
     def judge(bundle: Path) -> int:
         return _diagnosed(bundle, keep_bundle, output, style)

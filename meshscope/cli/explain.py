@@ -48,9 +48,8 @@ def explain(
         close = difflib.get_close_matches(name.lower(), known, 3) or difflib.get_close_matches(
             name.upper(), known, 3
         )
-        suggestion = (
-            f" Did you mean {' or '.join(close)}?" if close else " 'meshscope rules' lists the codes."
-        )
+        suggestion = f" Did you mean {' or '.join(close)}?" if close else " 'meshscope rules' lists both."
         raise CommandError(f"{name!r} is neither a code nor a cause.{suggestion}")
-    write_stdout(explanation(causes, rules, color=stdout_style(no_color=no_color).color))
+    style = stdout_style(no_color=no_color)
+    write_stdout(explanation(causes, rules, width=style.width, color=style.color))
     return Exit.OK

@@ -37,7 +37,7 @@ COMMANDS = {
             "meshscope diagnose",
             "meshscope diagnose productpage-v1 reviews -n bookinfo",
             "meshscope diagnose deployment/reviews-v2.bookinfo service/ratings.bookinfo",
-            "meshscope diagnose --bundle incident.tar.zst -o json --out markdown=incident.md",
+            "meshscope diagnose --bundle incident.tar.zst --out markdown=incident.md",
             "meshscope diagnose --fail-on warning --strict",
         ),
     ),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from meshscope import __version__
 from meshscope.cli.exits import CommandError, Exit
@@ -70,7 +70,7 @@ def run(tokens: Sequence[str]) -> int:
             say(f"  {line}")
         return error.exit_code
     except CycloptsError as error:
-        say(f"meshscope: {error} Try 'meshscope --help'.")
+        say(f"meshscope: {_wrong_usage(error)}")
         return Exit.USAGE
     except BrokenPipeError:
         return Exit.OK
@@ -86,6 +86,14 @@ def _with_bare_demo(tokens: Sequence[str]) -> list[str]:
         is_bare = token == "--demo" and not following.isdigit() and "--" not in tokens[:position]
         found.append(f"--demo={ONLY_DEMO}" if is_bare else token)
     return found
+
+
+def _wrong_usage(error: CycloptsError) -> str:
+    """What is wrong, and whose help says how it is right."""
+    said = str(error)
+    if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
+        said = f"Too many arguments: {' '.join(map(repr, error.unused_tokens))}."
+    return f"{said} Try '{' '.join(('meshscope', *(error.command_chain or ()), '--help'))}'."
 
 
 def _internal_error(error: Exception) -> int:

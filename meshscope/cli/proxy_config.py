@@ -82,7 +82,11 @@ def _kinds(context: CompletionContext) -> tuple[str, ...]:
 def proxy_config(
     kind: Annotated[
         str,
-        Parameter(name="KIND", completer=_kinds, help="cluster, listener, route, endpoint, eds, secret, …"),
+        Parameter(
+            name="KIND",
+            completer=_kinds,
+            help="cluster, listener, route, endpoint, eds, secret, bootstrap, ecds or all.",
+        ),
     ],
     pod: Annotated[str, Parameter(name="POD", help="The proxy: [KIND/]NAME[.NAMESPACE].")] = "",
     /,
@@ -112,6 +116,7 @@ def proxy_config(
             name=("--file", "-f"),
             help="Envoy's answer of /config_dump (for endpoint: of /clusters?format=json); - is stdin.",
             metavar="PATH",
+            allow_leading_hyphen=True,
         ),
     ] = None,
     reach: Reach | None = None,

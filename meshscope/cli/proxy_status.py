@@ -136,9 +136,9 @@ def _meant(mesh: Mesh, proxy: ProxyId) -> tuple[str, ConfigDump]:
     from meshscope.sources.layout import istiod_config_dump
 
     refused = CommandError(
-        f"what istiod means {proxy} to have can't be read: no istiod's config dump of it is there",
+        f"there is nothing to compare {proxy} with: istiod's config dump of it wasn't captured",
         Exit.UNREACHABLE,
-        (f"it is istiod/POD/{istiod_config_dump(proxy)} of a bundle",),
+        (f"in a bundle it is istiod/POD/{istiod_config_dump(proxy)}",),
     )
     for istiod in mesh.source.control_planes():
         raw = mesh.source.read_control_plane(istiod, istiod_config_dump(proxy))

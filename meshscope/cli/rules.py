@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from meshscope.cli.exits import Exit
-from meshscope.cli.output import stdout_style, write_stdout
+from meshscope.cli.output import say, stdout_style, write_stdout
 
 
 def rules(
@@ -26,6 +26,8 @@ def rules(
     from meshscope.rules.catalogue import catalogue
 
     document = rules_of(loaded for loaded in catalogue() if mesh in (None, loaded.rule.mesh))
+    if not document.rules:
+        say(f"this version has no rules for {mesh}")
     match output:
         case "json":
             from meshscope.report import json

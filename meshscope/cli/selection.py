@@ -10,7 +10,14 @@ from meshscope.cli.exits import CommandError, Exit
 from meshscope.cli.output import say
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
-from meshscope.facts.select import NotFound, SelectionError, Selector, parse_selector, proxies_named
+from meshscope.facts.select import (
+    BadSelector,
+    NotFound,
+    SelectionError,
+    Selector,
+    parse_selector,
+    proxies_named,
+)
 from meshscope.model.findings import Unavailable
 from meshscope.model.names import OUTSIDE
 
@@ -34,6 +41,8 @@ def understood() -> Iterator[None]:
 
 
 def _candidates(error: SelectionError) -> tuple[str, ...]:
+    if isinstance(error, BadSelector):
+        return ()  # The message says it all.
     if not isinstance(error, NotFound):
         return error.candidates[:_FEW]
     wanted = str(error).rpartition(" ")[2]

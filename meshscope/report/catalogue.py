@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -10,6 +11,9 @@ from meshscope.report.styled import Line, paint
 from meshscope.rules.causes import CAUSES
 from meshscope.rules.documentation import parse
 from meshscope.rules.rule import LoadedRule
+
+_READABLE = 100
+"""Prose in longer lines is hard to read."""
 
 
 def render(document: Rules, *, color: bool = False) -> str:
@@ -47,12 +51,14 @@ def _faults(document: Faults) -> Iterator[Line]:
                 yield [(f"  {entry.name:<{width}}  not on loopback: {entry.reason}", "dim")]
 
 
-def explain(causes: Sequence[str], rules: Sequence[LoadedRule], *, color: bool = False) -> str:
+def explain(
+    causes: Sequence[str], rules: Sequence[LoadedRule], *, width: int = 80, color: bool = False
+) -> str:
     """What these causes mean, and the documentation of these rules."""
-    return paint(_explanation(causes, rules), color)
+    return paint(_explanation(causes, rules, min(max(width, 40), _READABLE)), color)
 
 
-def _explanation(causes: Sequence[str], rules: Sequence[LoadedRule]) -> Iterator[Line]:
+def _explanation(causes: Sequence[str], rules: Sequence[LoadedRule], width: int) -> Iterator[Line]:
     for cause in causes:
         meaning = CAUSES[cause]
         yield [(cause, "bold cyan"), (f"  {meaning.title}.", "")]
@@ -63,18 +69,31 @@ def _explanation(causes: Sequence[str], rules: Sequence[LoadedRule]) -> Iterator
             yield [("No rule of this version finds it.", "")]
     for loaded in rules:
         yield []
-        yield from _rule(loaded)
+        yield from _rule(loaded, width)
 
 
-def _rule(loaded: LoadedRule) -> Iterator[Line]:
+def _rule(loaded: LoadedRule, width: int) -> Iterator[Line]:
     rule = loaded.rule
     documentation = parse(loaded.documentation)
     yield [(rule.code, "bold"), (f"  {rule.title} ({rule.severity}, {rule.mesh}, since {rule.since})", "")]
     if rule.also_known_as:
         yield [(f"also known as {', '.join(rule.also_known_as)}", "dim")]
     yield []
-    yield from ([(line, "")] for line in documentation.summary.split("\n"))
+    yield from _paragraphs(documentation.summary, width, "")
     for heading, text in documentation.sections:
         yield []
         yield [(heading, "bold")]
-        yield from ([(f"  {line}" if line else "", "")] for line in text.split("\n"))
+        yield from _paragraphs(text, width, "  ")
+
+
+def _paragraphs(text: str, width: int, indent: str) -> Iterator[Line]:
+    """Paragraphs laid out anew; what is indented or a list in a docstring keeps its lines."""
+    for position, paragraph in enumerate(text.split("\n\n")):
+        if position:
+            yield []
+        lines = paragraph.split("\n")
+        if not any(line.startswith((" ", "- ")) for line in lines):
+            lines = textwrap.wrap(
+                paragraph, width - len(indent), break_long_words=False, break_on_hyphens=False
+            )
+        yield from ([(indent + line, "")] for line in lines)

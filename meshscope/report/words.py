@@ -23,7 +23,9 @@ def verdict(report: Report) -> str:
     """What is wrong, in one line: the title of the finding that ranks first, or that there is no failure."""
     if report.findings and report.findings[0].severity != "info":
         return report.findings[0].title
-    return "No failure found in what could be seen." if report.unknown else "No failure found."
+    if report.unknown:
+        return "No failure found in what could be seen."
+    return "No failure found." if report.scope.get("edges") != 0 else "No failure found, nor any call seen."
 
 
 def tally(report: Report) -> str:

@@ -35,6 +35,18 @@ def test_rules_of_one_mesh(meshscope: Meshscope) -> None:
     assert {entry["mesh"] for entry in document["rules"]} == {"istio"}
 
 
+def test_a_mesh_without_rules_is_told(meshscope: Meshscope) -> None:
+    ran = meshscope("rules", "--mesh", "linkerd")
+    assert ran.code == Exit.OK
+    assert ran.stdout == ""
+    assert "no rules for linkerd" in ran.stderr
+
+
+def test_prose_keeps_to_the_width(meshscope: Meshscope) -> None:
+    said = meshscope("explain", "deny-policy").stdout.partition("Symptom")[2]
+    assert max(map(len, said.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("cause", CAUSES)
 def test_every_cause_can_be_explained(meshscope: Meshscope, cause: str) -> None:
     ran = meshscope("explain", cause)

@@ -92,6 +92,17 @@ def test_filters(meshscope: Meshscope, healthy: Path, arguments: list[str], firs
     assert [line.split()[0] for line in ran.stdout.splitlines()[1:]] == first_cells
 
 
+@pytest.mark.parametrize("given", [("-f", "-"), ("--file", "-"), ("--file=-",)])
+def test_a_dump_from_stdin(
+    meshscope: Meshscope, dump: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...]
+) -> None:
+    with dump.open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        ran = meshscope("pc", "cluster", *given)
+    assert ran.code == Exit.OK
+    assert ran.stdout.startswith("SERVICE FQDN")
+
+
 @pytest.mark.parametrize("kind", ["cluster", "listener", "route", "eds", "secret"])
 def test_json_is_envoys_messages_in_the_tables_order(meshscope: Meshscope, dump: Path, kind: str) -> None:
     messages = json.loads(meshscope("pc", kind, "--file", dump, "-o", "json").stdout)

@@ -14,6 +14,8 @@ from meshscope.cli.exits import Exit
 
 from .conftest import Meshscope
 
+_HEALTHY = str(Path(__file__).parents[1] / "data" / "istio" / "healthy-fullstats.tar.gz")
+
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
@@ -43,6 +45,10 @@ from .conftest import Meshscope
         (["trace", "a", "tcp://b"], "and a port"),
         (["trace", "a", "GET", "http://b/", "-H", "nothing"], "NAME: VALUE"),
         (["capture"], "--output"),
+        (["capture", "-o", "x.zip"], "a bundle is a directory, or"),
+        (["demo", "--once", "--keep-bundle", "x.gz"], "a bundle is a directory, or"),
+        (["demo", "deny-policy"], "Try 'meshscope demo --help'"),
+        (["diagnose", "foo/a", "--bundle", _HEALTHY], "unknown kind 'foo'"),
         (["explain", "deny-polcy"], "Did you mean deny-policy?"),
         (["explain", "zzzzzzzz"], "meshscope rules"),
         (["completion", "tcsh"], "bash"),

@@ -27,6 +27,11 @@ def test_what_was_not_seen_qualifies_the_verdict(report: Report) -> None:
     assert text.render(blind).splitlines()[0] == "No failure found in what could be seen."
 
 
+def test_that_no_call_was_seen_qualifies_the_verdict(report: Report) -> None:
+    silent = msgspec.structs.replace(report, findings=(), unknown=(), scope={**report.scope, "edges": 0})
+    assert text.render(silent).splitlines()[0] == "No failure found, nor any call seen."
+
+
 def test_of_many_edges_five_are_named(report: Report) -> None:
     rendered = text.render(report)
     assert rendered.count("caller-") == 5
