@@ -48,7 +48,11 @@ RULE = Rule(
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
     yield from ended(RULE, facts, forbidden, say)
     for edge in facts.edges:
-        shown = shown_by(edge, client=lambda s: s.cluster == PASSTHROUGH)
+        shown = shown_by(
+            edge,
+            client=lambda s: s.cluster == PASSTHROUGH,
+            server=lambda s: s.details == "filter_chain_not_found",
+        )
         if not shown.symptoms:
             continue
         for found in edge.passing(RULE.cause)[:1]:

@@ -94,7 +94,9 @@ def _by_server(edge: EdgeFacts) -> Met | None:
 
 def _by_caller(edge: EdgeFacts) -> Met | None:
     """The caller's own `UC`: the application's doing where no sidecar stands before it, else only one of the possible."""
-    if tls_fails(edge) or (edge.server_proxies and not edge.server_seen and _server_refuses(edge)):
+    if tls_fails(edge) or any("filter_chain_not_found" in s.details for s in edge.on("server")):
+        return None
+    if edge.server_proxies and not edge.server_seen and _server_refuses(edge):
         return None
     found = caller_lines(edge, lambda s: _closed(s) and not s.failure_reason, CLOSED)
     if found is None:

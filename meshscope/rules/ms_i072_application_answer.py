@@ -82,8 +82,11 @@ def check(facts: Facts) -> Iterable[Claim | Unknown]:
 
 def _answered(edge: EdgeFacts) -> Met | None:
     roots = {s.id for s in edge.root_symptoms}
+    out = _ejected(edge)
     answers = [s for s in edge.on("server") if s.from_log and at_application(s) and _passed_on(s)]
-    own = [s for s in answers if s.id in roots]
+    own = [
+        s for s in answers if s.id in roots and not (s.example and s.example.downstream_local_address in out)
+    ]
     theirs = [s for s in edge.on("client") if s.from_log and _passed_on(s)]
     if own:
         return Met((*own, *(s for s in theirs if _likewise(s, own))), (), ANSWERED)
@@ -131,7 +134,14 @@ def _explained_by_caller(edge: EdgeFacts) -> bool:
         return True
     if edge.client_moved("outlier_detection_ejections_overflow"):
         return True
-    return any(ejected(status.hosts) for _, status in edge.hosts())
+    answering = {s.example.downstream_local_address for s in edge.on("server") if s.example and _passed_on(s)}
+    out = _ejected(edge)
+    return bool(out) and answering <= out
+
+
+def _ejected(edge: EdgeFacts) -> frozenset[str]:
+    """The addresses that outlier detection has taken out: what they answered is the reason, and told there."""
+    return frozenset(host.address for _, status in edge.hosts() for host in ejected(status.hosts))
 
 
 def _fix(edge: EdgeFacts, found: Met) -> tuple[Fix, ...]:

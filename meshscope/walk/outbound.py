@@ -100,8 +100,9 @@ def outbound_listener(config: ConfigDump, port: int, addresses: tuple[str, ...])
 
 
 def ways(mesh: Mesh, client: Proxy, host: str, port: int, request: HttpRequest | None) -> tuple[Way, ...]:
-    """Every way the client's own proxy lets the call go."""
+    """Every way the client's own proxy lets the call go; to it an https call is TLS of the application's own."""
     config = client.config
+    tls = request is not None and request.scheme == "https"
     assert not isinstance(config, Unavailable)
     addresses = mesh.addresses(host)
     listener = outbound_listener(config, port, addresses)
@@ -127,12 +128,13 @@ def ways(mesh: Mesh, client: Proxy, host: str, port: int, request: HttpRequest |
             listener,
             destination_address=addresses[0] if addresses else host,
             destination_port=port,
-            transport_protocol="raw_buffer",
-            server_name="",
+            transport_protocol="tls" if tls else "raw_buffer",
+            server_name=host if tls else "",
             application_protocols=("http/1.1",) if request else (),
         )
         if chain is not None:
-            return through_chain(mesh, client, config, listener, chain, host, port, request)
+            readable = None if tls else request
+            return through_chain(mesh, client, config, listener, chain, host, port, readable)
     except (FilterChainsNotUnderstood, msgspec.DecodeError) as error:
         why = f"listener {listener.name} can't be read: {error}"
         return (Way(1.0, (Hop(Stage.OUTBOUND_LISTENER, "unknown", why, client.id),), None),)
@@ -361,17 +363,30 @@ def _hiding_sidecar(mesh: Mesh, client: Proxy, host: str) -> ObjectRef | None:
 
 
 def _knowing_proxy(mesh: Mesh, client: Proxy, host: str, port: int) -> Proxy | None:
-    """Another proxy of the caller's namespace whose routes have the host: then the mesh's registry has it, too."""
+    """Another proxy that serves the host, or one of the caller's namespace whose routes have it: the registry has it, too."""
     for other in mesh.proxies.values():
-        if other.id.namespace != client.id.namespace or other is client:
+        if other is client or isinstance(other.config, Unavailable):
             continue
-        if isinstance(other.config, Unavailable):
+        if _serves(mesh, client, other.config, host):
+            return other
+        if other.id.namespace != client.id.namespace:
             continue
         routes = other.config.routes.get(str(port))
         found = virtual_host(routes, f"{host}:{port}") if routes is not None else None
         if found is not None and "*" not in found.domains:
             return other
     return None
+
+
+def _serves(mesh: Mesh, client: Proxy, config: ConfigDump, host: str) -> bool:
+    """Whether an inbound cluster is for the host, by the Services that istiod names in it; a short name is completed."""
+    names = {host, f"{host}.svc.{mesh.domain}", f"{host}.{client.id.namespace}.svc.{mesh.domain}"}
+    return any(
+        isinstance(service, dict) and service.get("host") in names
+        for cluster in config.clusters
+        if cluster.name.startswith("inbound|")
+        for service in cluster.metadata.istio().get("services") or ()
+    )
 
 
 FAULT_FILTER = "envoy.filters.http.fault"

@@ -2622,6 +2622,435 @@ def plaintext_answers_at_a_pod_of_two_services() -> Shape:
     return shape
 
 
+@case("registry-only")
+def forbidden_https_by_name() -> Shape:
+    """istiod's listener 0.0.0.0_443 for TLS by name, and the rest goes to the BlackHoleCluster."""
+    shape = forbidden_tcp()
+    for line in shape._lines["client"]:
+        if isinstance(line, dict) and line["upstream_cluster"] == "BlackHoleCluster":
+            line["response_flags"] = "UH"
+            line["response_code_details"] = None
+            line["connection_termination_details"] = None
+    return shape
+
+
+@case("sidecar-egress-hides-host")
+def hidden_and_passed_through() -> Shape:
+    """ALLOW_ANY with a Sidecar: the call passes through in plaintext, and the strict server refuses it."""
+    shape = Shape()
+    shape.add(
+        "Sidecar",
+        "default",
+        {"egress": [{"hosts": ["istio-system/*", "./details.bookinfo.svc.cluster.local"]}]},
+    )
+    for app in shape.apps:
+        routes = shape.routes(app)
+        routes["virtual_hosts"] = [
+            vh for vh in routes["virtual_hosts"] if vh["name"].startswith(("details", "allow_any"))
+        ]
+        if not any("*" in vh["domains"] for vh in routes["virtual_hosts"]):
+            routes["virtual_hosts"].append(
+                {
+                    "name": "allow_any",
+                    "domains": ["*"],
+                    "routes": [
+                        {
+                            "match": {"prefix": "/"},
+                            "name": "allow_any",
+                            "route": {"cluster": "PassthroughCluster", "timeout": "0s"},
+                        }
+                    ],
+                    "include_request_attempt_count": True,
+                }
+            )
+        for service in ("ratings", "reviews", "productpage"):
+            shape.remove_cluster(app, full(service))
+    seen = CLOSED | {
+        "upstream_cluster": "PassthroughCluster",
+        "route_name": "allow_any",
+        "upstream_host": f"{shape.service_ip('ratings')}:9080",
+    }
+    shape.call("client", "ratings", path="/ratings/0", seen=seen, silent=True)
+    shape.refused("ratings", shape.ip("client"))
+    return shape
+
+
+@case("implicit-deny-by-allow-policy")
+def wrong_method_for_the_allow_policy() -> Shape:
+    shape = quiet()
+    get = {"header": {"name": ":method", "string_match": {"exact": "GET"}}}
+    rules = {"permissions": [both([get], "rules")], "principals": [both([principal("client")], "ids")]}
+    rbac(shape, "details", "ALLOW", {"ns[bookinfo]-policy[readers]-rule[0]": rules})
+    policy(
+        shape,
+        "readers",
+        {
+            "action": "ALLOW",
+            "selector": {"matchLabels": {"app": "details"}},
+            "rules": [
+                {
+                    "from": [{"source": {"principals": ["cluster.local/ns/bookinfo/sa/client"]}}],
+                    "to": [{"operation": {"methods": ["GET"]}}],
+                }
+            ],
+        },
+    )
+    shape.call(
+        "client",
+        "details",
+        path="/details/0",
+        seen=DENIED | {"method": "POST"},
+        told=matched("none") | {"method": "POST"},
+    )
+    return shape
+
+
+@case("implicit-deny-by-allow-policy")
+def allowed_for_another_namespace() -> Shape:
+    """`source.namespaces`: istiod writes a filter-state or principal regex of the namespace."""
+    shape = quiet()
+    ns = {"authenticated": {"principal_name": {"safe_regex": {"regex": ".*/ns/shop/.*"}}}}
+    rules = {"permissions": [both([{"any": True}], "rules")], "principals": [both([ns], "ids")]}
+    rbac(shape, "details", "ALLOW", {"ns[bookinfo]-policy[shop-only]-rule[0]": rules})
+    policy(
+        shape,
+        "shop-only",
+        {
+            "action": "ALLOW",
+            "selector": {"matchLabels": {"app": "details"}},
+            "rules": [{"from": [{"source": {"namespaces": ["shop"]}}]}],
+        },
+    )
+    shape.call("client", "details", path="/details/0", seen=DENIED, told=matched("none"))
+    return shape
+
+
+@case("no-peer-identity-for-principal-policy")
+def legacy_caller_without_identity() -> Shape:
+    """A pod without sidecar calls a permissive server whose policy wants a principal."""
+    shape = quiet()
+    shape.peer_authentication("PERMISSIVE")
+    rules = {
+        "permissions": [both([{"any": True}], "rules")],
+        "principals": [both([principal("client")], "ids")],
+    }
+    rbac(shape, "details", "ALLOW", {"ns[bookinfo]-policy[only-client]-rule[0]": rules})
+    policy(
+        shape,
+        "only-client",
+        {
+            "action": "ALLOW",
+            "selector": {"matchLabels": {"app": "details"}},
+            "rules": [{"from": [{"source": {"principals": ["cluster.local/ns/bookinfo/sa/client"]}}]}],
+        },
+    )
+    shape._lines = {}
+    shape.call("client", "details", path="/details/0")
+    before = len(shape._lines["client"])
+    shape.call(
+        "client",
+        "details",
+        path="/details/0",
+        told=matched("none")
+        | {"requested_server_name": None, "downstream_remote_address": "10.88.1.10:51234"},
+    )
+    del shape._lines["client"][before:]
+    return shape
+
+
+@case("deny-policy")
+def negative_namespace_denies_a_plaintext_caller() -> Shape:
+    """DENY with notNamespaces always matches a caller without identity."""
+    shape = quiet()
+    shape.peer_authentication("PERMISSIVE")
+    ns = {
+        "not_id": {
+            "or_ids": {
+                "ids": [{"authenticated": {"principal_name": {"safe_regex": {"regex": ".*/ns/bookinfo/.*"}}}}]
+            }
+        }
+    }
+    rules = {"permissions": [both([{"any": True}], "rules")], "principals": [{"and_ids": {"ids": [ns]}}]}
+    rbac(shape, "details", "DENY", {"ns[bookinfo]-policy[only-bookinfo]-rule[0]": rules})
+    policy(
+        shape,
+        "only-bookinfo",
+        {
+            "action": "DENY",
+            "selector": {"matchLabels": {"app": "details"}},
+            "rules": [{"from": [{"source": {"notNamespaces": ["bookinfo"]}}]}],
+        },
+    )
+    shape._lines = {}
+    shape.call("client", "details", path="/details/0")
+    before = len(shape._lines["client"])
+    told = matched("ns[bookinfo]-policy[only-bookinfo]-rule[0]") | {
+        "requested_server_name": None,
+        "downstream_remote_address": "10.88.1.10:51234",
+    }
+    shape.call("client", "details", path="/details/0", told=told)
+    del shape._lines["client"][before:]
+    return shape
+
+
+@case("client-without-sidecar-server-strict")
+def legacy_client_in_a_namespace_without_injection() -> Shape:
+    shape = quiet()
+    shape.refused("productpage", "10.88.1.10")
+    return shape
+
+
+@case("not-injected")
+def opted_in_by_pod_label_but_not_injected() -> Shape:
+    shape = quiet()
+    namespace(shape, "shop")
+    bystander(shape, "cart", "shop", ip="10.88.1.90", labels={"sidecar.istio.io/inject": "true"})
+    return shape
+
+
+@case("not-injected")
+def host_network_pod_among_them_is_not_meant() -> Shape:
+    """Two pods: one on the host's network, which istiod never injects, one made before the label."""
+    shape = quiet()
+    bystander(shape, "agent", NAMESPACE, ip="10.88.0.1", owner="DaemonSet")["spec"]["hostNetwork"] = True
+    bystander(shape, "cart", NAMESPACE, ip="10.88.1.90")
+    return shape
+
+
+@case("client-mtls-server-without-sidecar")
+def one_version_opted_out_of_the_mesh() -> Shape:
+    """DestinationRule ISTIO_MUTUAL, and one of three reviews has no sidecar."""
+    shape = Shape()
+    shape.tls_mode("reviews", "ISTIO_MUTUAL")
+    ip = shape.ip("reviews-v3")
+    pod = shape.pod("reviews-v3")
+    pod["spec"]["initContainers"] = []
+    for key in [k for k in pod["metadata"]["labels"] if "istio" in k]:
+        del pod["metadata"]["labels"][key]
+    pod["metadata"]["labels"]["sidecar.istio.io/inject"] = "false"
+    pod["metadata"]["annotations"] = {}
+    for app in shape.apps:
+        for endpoint in shape.endpoints(app, full("reviews")):
+            if endpoint["endpoint"]["address"]["socket_address"]["address"] == ip:
+                endpoint["metadata"]["filter_metadata"].pop("envoy.transport_socket_match", None)
+    shape.without("reviews-v3")
+    for path, data in shape.files.items():
+        if path.endswith("syncz.json"):
+            shape.files[path] = [entry for entry in data if not entry["proxy"].startswith("reviews-v3")]
+    shape.call("productpage", "reviews", "reviews-v1", path="/reviews/0", count=5)
+    shape.call(
+        "productpage",
+        "reviews",
+        "nobody",
+        path="/reviews/0",
+        count=4,
+        seen=WRONG_VERSION | {"upstream_host": f"{ip}:9080"},
+    )
+    return shape
+
+
+@case("client-plaintext-server-strict")
+def plaintext_by_a_rule_of_the_root_namespace() -> Shape:
+    """`*.local` DISABLE in istio-system, and STRICT in the namespace."""
+    shape = told_to_send_plaintext()
+    shape.objects = [o for o in shape.objects if o["kind"] != "DestinationRule"]
+    shape.add(
+        "DestinationRule",
+        "no-mtls",
+        {"host": "*.local", "trafficPolicy": {"tls": {"mode": "DISABLE"}}},
+        namespace="istio-system",
+    )
+    for app in shape.apps:
+        meta = shape.cluster(app, full("ratings"))["metadata"]["filter_metadata"]["istio"]
+        meta["config"] = "/apis/networking.istio.io/v1/namespaces/istio-system/destination-rule/no-mtls"
+    return shape
+
+
+@case("app-closes-connection")
+def application_resets_under_load() -> Shape:
+    shape = quiet()
+    told = {
+        "response_code": 503,
+        "response_code_details": "upstream_reset_before_response_started{connection_termination}",
+        "response_flags": "UC",
+        "bytes_sent": 95,
+    }
+    for _ in range(3):
+        shape.call(
+            "client",
+            "details",
+            path="/details/0",
+            count=1,
+            seen={"response_code": 503, "bytes_sent": 95},
+            told=told,
+        )
+        shape.call("client", "details", path="/details/0", count=1)
+    return shape
+
+
+@case("rate-limit-global")
+def global_limit() -> Shape:
+    shape = quiet()
+    for manager in shape.inbound_managers("details"):
+        manager["http_filters"].insert(
+            0,
+            {
+                "name": "envoy.filters.http.ratelimit",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
+                    "domain": "ratelimit",
+                    "failure_mode_deny": True,
+                    "rate_limit_service": {
+                        "grpc_service": {
+                            "envoy_grpc": {
+                                "cluster_name": "outbound|9080||ratings.bookinfo.svc.cluster.local"
+                            }
+                        },
+                        "transport_api_version": "V3",
+                    },
+                },
+            },
+        )
+    told = matched("") | {
+        "response_code": 429,
+        "response_code_details": "request_rate_limited",
+        "response_flags": "RL",
+        "bytes_sent": 0,
+    }
+    shape.call(
+        "client", "details", path="/details/0", seen={"response_code": 429, "bytes_sent": 0}, told=told
+    )
+    return shape
+
+
+@case("rate-limit-local")
+def limited_by_an_inbound_route() -> Shape:
+    """The bucket stands in the route's own configuration, as Istio's task has it."""
+    shape = limited()
+    shape.add(
+        "EnvoyFilter",
+        "filter-local-ratelimit-svc",
+        {
+            "workloadSelector": {"labels": {"app": "details"}},
+            "configPatches": [
+                {
+                    "applyTo": "HTTP_FILTER",
+                    "match": {"context": "SIDECAR_INBOUND"},
+                    "patch": {
+                        "operation": "INSERT_BEFORE",
+                        "value": {
+                            "name": "envoy.filters.http.local_ratelimit",
+                            "typed_config": {
+                                "@type": "type.googleapis.com/udpa.type.v1.TypedStruct",
+                                "type_url": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+                                "value": {
+                                    "stat_prefix": "http_local_rate_limiter",
+                                    "token_bucket": {
+                                        "max_tokens": 2,
+                                        "tokens_per_fill": 2,
+                                        "fill_interval": "60s",
+                                    },
+                                },
+                            },
+                        },
+                    },
+                }
+            ],
+        },
+    )
+    return shape
+
+
+@case("max-connections-tcp")
+def tcp_connections_overflow() -> Shape:
+    shape = quiet()
+    shape.destination_rule("details", {"connectionPool": {"tcp": {"maxConnections": 1}}})
+    thresholds(shape, "details", max_connections=1)
+    seen = no_host(
+        "UO",
+        "-",
+        0,
+        method=None,
+        path=None,
+        protocol=None,
+        authority=None,
+        request_id=None,
+        response_code_details=None,
+        bytes_sent=0,
+        route_name=None,
+    )
+    shape.call("client", "details", path="/", seen=seen, silent=True)
+    return shape
+
+
+@case("application-answer / one-endpoint-ejected")
+def ejection_goes_on() -> Shape:
+    """One of three is out; another one now fails as well, not often enough."""
+    shape = one_of_three_ejected()
+    shape.call(
+        "productpage",
+        "reviews",
+        "reviews-v1",
+        path="/reviews/0",
+        count=1,
+        seen={"response_code": 500},
+        told={"response_code": 500},
+        ago_s=7,
+    )
+    return shape
+
+
+@case("fault-abort")
+def abort_for_some_by_header() -> Shape:
+    shape = aborted_on_purpose()
+    for app in shape.apps:
+        routes = shape.virtual_host(app, "ratings")["routes"]
+        routes[0]["match"] = {
+            "prefix": "/",
+            "headers": [{"name": "end-user", "string_match": {"exact": "jason"}}],
+        }
+        routes.append(shape.route("ratings"))
+    shape.call("client", "ratings", path="/ratings/0", count=4)
+    return shape
+
+
+@case("route-timeout")
+def timeout_in_a_classic_text_log() -> Shape:
+    shape = too_slow_for_the_route()
+    for lines in shape._lines.values():
+        for line in lines:
+            if isinstance(line, dict) and line["response_flags"] == "UT":
+                line["response_code_details"] = "response_timeout"
+                line["upstream_host"] = None
+    return shape
+
+
+@case("caller-gave-up")
+def outer_caller_left_and_all_within_with_it() -> Shape:
+    shape = Shape()
+    left = {
+        "response_code": 0,
+        "response_code_details": "downstream_remote_disconnect",
+        "response_flags": "DC",
+        "duration": 1000,
+    }
+    shape.call("client", "productpage", path="/productpage", seen=left, told=left)
+    shape.call("productpage", "reviews", "reviews-v2", path="/reviews/0", seen=left, told=left, within=True)
+    shape.call("reviews-v2", "ratings", path="/ratings/0", seen=left, told=left, within=True)
+    return shape
+
+
+@case(HEALTHY)
+def debug_containers_and_jobs_without_proxies() -> Shape:
+    """A finished Job without sidecar, a debug pod that opts out, a namespace being deleted."""
+    shape = quiet()
+    bystander(shape, "backup", NAMESPACE, phase="Failed", owner="Job", ip="10.88.1.91")
+    bystander(shape, "debug", NAMESPACE, labels={"sidecar.istio.io/inject": "false"}, ip="10.88.1.92")
+    gone = bystander(shape, "leaving", NAMESPACE, ip="10.88.1.93")
+    gone["metadata"]["deletionTimestamp"] = "2026-11-23T12:27:00Z"
+    return shape
+
+
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_the_cause_is_named_first_and_alone(name: str, tmp_path: Path) -> None:
     cause, build = CASES[name]
