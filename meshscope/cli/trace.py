@@ -53,7 +53,7 @@ def trace(
         mesh = Mesh(opened)
         with understood():
             caller = str(selector(source, reach.namespace) or source)
-            walks = follow(mesh, caller, method, url, headers)
+            walks = follow(mesh, caller, method, url, headers, reach.namespace)
         document = trace_of(walks, mesh.captured_at)
     write_stdout(_render(document, output, stdout_style(no_color=reach.no_color)))
     outcomes = {branch.outcome for walk in document.walks for branch in walk.branches}

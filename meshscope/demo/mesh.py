@@ -88,6 +88,12 @@ class DemoMesh:
         self.directory = Path(tempfile.mkdtemp(prefix="meshscope-demo-"))
 
     @property
+    def pid(self) -> int:
+        """The process that names the running mesh to others: its supervisor's."""
+        assert self._supervisor is not None
+        return self._supervisor.pid
+
+    @property
     def kubernetes_directory(self) -> Path:
         return self.directory / "kubernetes"
 

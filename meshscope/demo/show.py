@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -72,6 +73,8 @@ def run(
     `say` gets the narration, a line at a time. The answer is what `diagnose` returned: the exit code.
     With `once` the mesh ends after the diagnosis. The bundle goes with the mesh: `diagnose` copies what is to stay.
     """
+    # A shell starts background jobs with SIGINT ignored; `kill -INT` is to end the mesh all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     say(f"starting bookinfo on loopback{' with ' + ', '.join(faults) if faults else ''} …")
     with demo_mesh(faults) as mesh:
         say(
@@ -79,7 +82,8 @@ def run(
         )
         code = diagnose(capture(mesh, mesh.directory / "bundle", seconds))
         if not once:
-            say("running; Ctrl-C ends it. Admin interfaces:")
+            say(f"running; Ctrl-C ends it. In another terminal: meshscope diagnose --demo {mesh.pid}")
+            say("admin interfaces:")
             for proxy in mesh.proxies:
                 say(f"  {proxy.admin}  {proxy.key}")
             with contextlib.suppress(KeyboardInterrupt):

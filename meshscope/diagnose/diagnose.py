@@ -204,6 +204,6 @@ def _scope(
         "cluster": mesh.cluster,
         "meshes": list(mesh.source.capture.meshes),
         "proxies": len(shared.proxies),
-        "edges": len(shared.observed),
+        "edges": sum(1 for edge in shared.observed if not edge.idle),
         "window_s": window_s,
     }

@@ -105,6 +105,11 @@ class ObservedEdge:
                     )
 
     @property
+    def idle(self) -> bool:
+        """Whether no call was seen on it by anybody: it is there only because it was asked for."""
+        return not (self.client_lines or self.server_lines or self.clusters)
+
+    @property
     def requests(self) -> int:
         """How many requests the better-informed side saw in the window (lines; counters where there are none)."""
         client = sum(len(lines) for lines in self.client_lines.values())

@@ -35,7 +35,7 @@ class Shown(msgspec.Struct, frozen=True):
     """What was seen of a cause's effect on one edge.
 
     `hints` are counters that moved and that count other edges too: they support a prediction, alone they show nothing.
-    `blind`: nobody could have seen the effect (no log, no second sample).
+    `blind`: nobody could have seen the effect (no log, no second sample, or no call was made at all).
     """
 
     symptoms: tuple[Symptom, ...]
@@ -90,7 +90,7 @@ def shown_by(
     for scope, stat in server_stats:
         moved += edge.server_moved(scope, stat)
     proxies = (*edge.client_proxies, *edge.server_proxies)
-    blind = not edge.observable and all(p.moved is None for p in proxies)
+    blind = edge.idle or (not edge.observable and all(p.moved is None for p in proxies))
     return Shown(tuple(fitting), tuple(moved), blind, edge.client_http_moved(*client_http_stats))
 
 

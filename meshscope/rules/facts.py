@@ -391,6 +391,11 @@ class EdgeFacts:
         return any(hop is not None and hop.detail.get("http") is False for hop in listeners)
 
     @property
+    def idle(self) -> bool:
+        """Whether nobody saw a call on this edge: the walk alone can say what would become of one."""
+        return self._observed.idle
+
+    @property
     def client_seen(self) -> bool:
         """Whether the log of some proxy of the caller shows its requests."""
         self._facts.note("symptoms")

@@ -44,9 +44,17 @@ def parse_url(url: str) -> Destination:
 
 
 def trace(
-    mesh: Mesh, source: str, method: str, url: str, headers: tuple[tuple[str, str], ...] = ()
+    mesh: Mesh,
+    source: str,
+    method: str,
+    url: str,
+    headers: tuple[tuple[str, str], ...] = (),
+    namespace: str = "",
 ) -> tuple[Walk, ...]:
-    """One walk for each workload that FROM names; raises SelectionError or ValueError for what can't be read."""
+    """One walk for each workload that FROM names; raises SelectionError or ValueError for what can't be read.
+
+    Short host names are looked up from the caller's namespace, from `namespace` where it has none.
+    """
     caller = select(mesh, parse_selector(source))
     to = parse_url(url)
     lowered = tuple((name.lower(), value) for name, value in headers)
@@ -60,7 +68,7 @@ def trace(
             Call(
                 workload,
                 proxies[0] if proxies else None,
-                qualified(mesh, to.host, workload.namespace),
+                qualified(mesh, to.host, workload.namespace or namespace),
                 to.port,
                 request,
             ),

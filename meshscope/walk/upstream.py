@@ -235,6 +235,18 @@ def _special(client: Proxy, of: Cluster, where: str) -> Hop:
     )
 
 
+def to_a_stranger(mesh: Mesh, hop: Hop, host: str, port: int) -> Hop:
+    """The hop that leaves the mesh's knowledge, with what Kubernetes says of the name: perhaps it is mistyped."""
+    service = mesh.objects.service_of_host(host)
+    if service is None:
+        known = f"no Service is called {host}" if mesh.has_kubernetes else ""
+    else:
+        ports = [str(entry.get("port")) for entry in service.spec.get("ports") or ()]
+        lacks = f"the Service {service.metadata.name} has no port {port}, only {', '.join(ports) or 'none'}"
+        known = "" if str(port) in ports else lacks
+    return msgspec.structs.replace(hop, decision=f"{hop.decision}; {known}") if known else hop
+
+
 def _hosts(client: Proxy, name: str) -> tuple[HostStatus, ...] | None:
     """The hosts as /clusters shows them, None where that can't be read."""
     statuses = client.clusters

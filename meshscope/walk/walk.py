@@ -159,6 +159,8 @@ def _to_cluster(
     if cluster is None:
         return [Branch(share, hops)]
     targets, hop = upstream.targets(mesh, client, cluster)
+    if hop.detail.get("passthrough"):
+        hop = upstream.to_a_stranger(mesh, hop, call.host, call.port)
     hops = (*hops, hop)
     if not targets or hop.outcome == "fail":
         return [Branch(share, hops)]
