@@ -55,5 +55,5 @@ def test_a_service_stands_for_every_workload_behind_it(mesh: Mesh) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://a/", "tcp://a", "http://"])
 def test_what_is_no_url_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="scheme|port|host"):
+    with pytest.raises(ValueError, match=r"scheme|port|host"):
         parse_url(url)
