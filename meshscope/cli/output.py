@@ -70,6 +70,8 @@ def parse_file_outputs(texts: Sequence[str], formats: Sequence[str]) -> tuple[Fi
             raise CommandError(
                 f"--out takes FORMAT=PATH with FORMAT one of {', '.join(formats)}; got {text!r}"
             )
+        if path == "-":
+            raise CommandError(f"--out {text!r} writes a file: use -o {name} for standard output")
         target = Path(path)
         if target.is_dir() or not target.absolute().parent.is_dir():
             raise CommandError(f"--out {text!r}: {path!r} is a directory, or in one that doesn't exist")

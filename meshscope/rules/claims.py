@@ -95,9 +95,10 @@ def shown_by(
 
 
 def decided(hop: Hop) -> tuple[Evidence, ...]:
-    """The hop's own evidence: where the decision stands in the proxy."""
-    said = Evidence(f"proxy {hop.proxy}" if hop.proxy else "kubernetes", hop.object, hop.decision)
-    return (*hop.evidence, said) if hop.object else hop.evidence
+    """The hop's own evidence, else where the decision stands in the proxy and what it is."""
+    if hop.evidence or not hop.object:
+        return hop.evidence
+    return (Evidence(f"proxy {hop.proxy}" if hop.proxy else "kubernetes", hop.object, hop.decision),)
 
 
 def confidence(shown: Shown, *, predicted: bool, telling: bool = False) -> float | None:

@@ -66,7 +66,7 @@ def _overflowing(edge: EdgeFacts, name: str) -> Iterable[Claim]:
     limits = cluster.thresholds() if cluster is not None else None
     rule = metadata_object(cluster.metadata.istio()) if cluster is not None else None
     waiting = (
-        f"{limits.max_pending_requests} wait for {in_words(limits.max_connections)} connections"
+        f"{limits.max_pending_requests} wait while {in_words(limits.max_connections)} may be under way"
         if limits
         else "a limited number wait for a connection"
     )
