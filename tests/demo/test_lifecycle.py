@@ -20,8 +20,10 @@ from meshscope.demo import DemoFailedError, demo_mesh
 pytestmark = pytest.mark.slow
 
 _PARENT = """
-import json, sys, time
+import json, signal, sys, time
 from meshscope.demo import DemoFailedError, demo_mesh
+# Tests that run in the background of a shell inherit SIGINT as ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with demo_mesh(json.loads(sys.argv[1])) as mesh:
     print(json.dumps({
         "pids": [mesh._supervisor.pid, *mesh._pids.values()],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -32,7 +33,7 @@ REQUESTS = (
 
 def test_what_was_sent_is_what_is_read(tmp_path: Path) -> None:
     assert BINARY is not None
-    (port,) = free_ports(1)
+    (port,) = free_ports(Random(), 1)
     log = tmp_path / "access.log"
     with RunningEnvoy(BINARY, tmp_path, {"listeners": [_listener(port, log)]}):
         for path, agent in REQUESTS:

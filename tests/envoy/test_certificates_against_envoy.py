@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ def reasons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     assert BINARY is not None
     directory = tmp_path_factory.mktemp("chains")
     log = directory / "access.log"
-    ports = dict(zip((s.name for s in scenarios()), free_ports(len(scenarios())), strict=True))
+    ports = dict(zip((s.name for s in scenarios()), free_ports(Random(), len(scenarios())), strict=True))
     server = issue(LEAF, by=issue(ROOT))
     listeners = [_listener(s, ports[s.name], server.pem, server.key_pem, log) for s in scenarios()]
     with RunningEnvoy(BINARY, directory, {"listeners": listeners}):
