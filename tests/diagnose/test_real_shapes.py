@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from meshscope.diagnose.diagnose import diagnose
 from meshscope.facts.mesh import Mesh
@@ -1859,26 +1866,26 @@ def caller_without_secret() -> Shape:
 # --- ports, gateways, namespaces
 
 
-def at_port(shape: Shape, service: str, port: int, target: int | str = 9080) -> None:
-    """The Service's port differs from the pods'."""
+def listen_at(shape: Shape, app: str, port: int, hosts: list[Json]) -> None:
+    """An outbound listener of HTTP at another port, with its route table."""
     import json
 
+    text = json.dumps(shape.listener(app, "0.0.0.0_9080")).replace("0.0.0.0_9080", f"0.0.0.0_{port}")
+    text = text.replace('"route_config_name": "9080"', f'"route_config_name": "{port}"')
+    listener = json.loads(text.replace('"port_value": 9080', f'"port_value": {port}'))
+    made = {"name": f"0.0.0.0_{port}", "active_state": {"listener": listener}}
+    shape._section(app, "ListenersConfigDump")["dynamic_listeners"].append(made)
+    table = {"route_config": {**shape.routes(app), "name": str(port), "virtual_hosts": hosts}}
+    shape._section(app, "RoutesConfigDump")["dynamic_route_configs"].append(table)
+
+
+def at_port(shape: Shape, service: str, port: int, target: int | str = 9080) -> None:
+    """The Service's port differs from the pods'."""
     for app in shape.apps:
         routes = shape.routes(app)
         host = shape.virtual_host(app, service)
         routes["virtual_hosts"].remove(host)
-        shape._section(app, "RoutesConfigDump")["dynamic_route_configs"].append(
-            {"route_config": {**routes, "name": str(port), "virtual_hosts": [host]}}
-        )
-        listener = json.loads(
-            json.dumps(shape.listener(app, "0.0.0.0_9080"))
-            .replace('"route_config_name": "9080"', f'"route_config_name": "{port}"')
-            .replace("0.0.0.0_9080", f"0.0.0.0_{port}")
-            .replace('"port_value": 9080', f'"port_value": {port}')
-        )
-        shape._section(app, "ListenersConfigDump")["dynamic_listeners"].append(
-            {"name": f"0.0.0.0_{port}", "active_state": {"listener": listener}}
-        )
+        listen_at(shape, app, port, [host])
     name = f"{service}.{NAMESPACE}.svc.cluster.local"
 
     def change(text: str) -> str:
@@ -3048,6 +3055,358 @@ def debug_containers_and_jobs_without_proxies() -> Shape:
     bystander(shape, "debug", NAMESPACE, labels={"sidecar.istio.io/inject": "false"}, ip="10.88.1.92")
     gone = bystander(shape, "leaving", NAMESPACE, ip="10.88.1.93")
     gone["metadata"]["deletionTimestamp"] = "2026-11-23T12:27:00Z"
+    return shape
+
+
+# --- certificates of our own making
+
+
+def certified(
+    shape: Shape, *, expired: str = "", old_roots: tuple[str, ...] = (), domain: dict[str, str] | None = None
+) -> None:
+    """All proxies get certificates of a new CA; one is expired, some trust another root only, some have another domain."""
+    key, root = _authority("cluster.local", shape.captured_at)
+    _, other = _authority("another", shape.captured_at)
+    for app in shape.apps:
+        account = shape.pod(app)["spec"]["serviceAccountName"]
+        trust = (domain or {}).get(app, "cluster.local")
+        end = timedelta(minutes=-20) if app == expired else timedelta(hours=20)
+        leaf = _leaf(key, root, f"spiffe://{trust}/ns/{NAMESPACE}/sa/{account}", shape.captured_at, end)
+        for secret in shape.secrets(app):
+            if secret["name"] == "default":
+                chain = secret["secret"]["tls_certificate"]["certificate_chain"]
+                chain["inline_bytes"] = base64.b64encode(leaf + _pem(root)).decode()
+            if secret["name"] == "ROOTCA":
+                trusted = other if app in old_roots else root
+                secret["secret"]["validation_context"]["trusted_ca"]["inline_bytes"] = base64.b64encode(
+                    _pem(trusted)
+                ).decode()
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.PEM)
+
+
+def _authority(name: str, at: datetime) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
+    builder = _builder(subject, subject, key.public_key(), at, timedelta(days=300))
+    return key, builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), True).sign(
+        key, hashes.SHA256()
+    )
+
+
+def _leaf(
+    key: ec.EllipticCurvePrivateKey, root: x509.Certificate, uri: str, at: datetime, end: timedelta
+) -> bytes:
+    own = ec.generate_private_key(ec.SECP256R1())
+    builder = _builder(x509.Name([]), root.subject, own.public_key(), at, end)
+    names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
+    return _pem(builder.add_extension(names, True).sign(key, hashes.SHA256()))
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, at: datetime, end: timedelta
+) -> x509.CertificateBuilder:
+    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key)
+    builder = builder.serial_number(x509.random_serial_number())
+    return builder.not_valid_before(at - timedelta(days=2)).not_valid_after(at + end)
+
+
+def verify_failed(text: str) -> Json:
+    return reset(
+        "remote_connection_failure|TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:"
+        f"verify_cert_failed:_{text}:TLS_error_end"
+    )
+
+
+@case(HEALTHY)
+def quiet_with_another_ca() -> Shape:
+    shape = quiet()
+    certified(shape)
+    return shape
+
+
+@case("client-cert-expired")
+def expired_caller() -> Shape:
+    shape = Shape()
+    certified(shape, expired="client")
+    shape.call("client", "ratings", path="/ratings/0", seen=CLOSED, silent=True)
+    shape.call("reviews-v2", "ratings", path="/ratings/0", count=4)
+    return shape
+
+
+@case("server-cert-expired")
+def expired_server() -> Shape:
+    shape = Shape()
+    certified(shape, expired="ratings")
+    seen = verify_failed(
+        "X509_verify_cert:_certificate_verification_error_at_depth_0:_certificate_has_expired"
+    )
+    for client in ("client", "reviews-v2", "reviews-v3"):
+        shape.call(client, "ratings", path="/ratings/0", seen=seen, silent=True)
+    return shape
+
+
+@case("server-root-bundle-outdated")
+def rotated_root_that_one_proxy_lacks() -> Shape:
+    """ratings' proxy trusts the old root only; its own certificate is of the new one."""
+    shape = Shape()
+    certified(shape, old_roots=("ratings",))
+    shape.call("client", "ratings", path="/ratings/0", seen=CLOSED, silent=True)
+    return shape
+
+
+@case("san-mismatch-trust-domain")
+def server_of_another_trust_domain() -> Shape:
+    shape = Shape()
+    certified(shape, domain={"ratings": "old.example"})
+    seen = verify_failed(
+        "SAN_matcher,_certificate_SANs_are_[spiffe://old.example/ns/bookinfo/sa/bookinfo-ratings]"
+    )
+    shape.call("client", "ratings", path="/ratings/0", seen=seen, silent=True)
+    return shape
+
+
+@case("cluster-rejected")
+def cluster_refused() -> Shape:
+    shape = quiet()
+    entry = sync(shape, "client")
+    resource = entry["resources"]["type.googleapis.com/envoy.config.cluster.v3.Cluster"]
+    resource["lastError"] = (
+        "Error adding/updating cluster(s) outbound|9080||details.bookinfo.svc.cluster.local: bad field"
+    )
+    resource["sent"] = entry["cluster_sent"] = "2026-11-23T12:20:00Z/99new"
+    said = "delta config for type.googleapis.com/envoy.config.cluster.v3.Cluster rejected: Error adding/updating cluster(s)"
+    shape.envoy(
+        "client", f"warning\tenvoy config delta_subscription_state.cc:288\t{said} bad field\tthread=21"
+    )
+    return shape
+
+
+def tcp_lines(shape: Shape, seen: Json | None = None, told: Json | None = None, silent: bool = False) -> None:
+    tcp = {
+        "method": None,
+        "path": None,
+        "protocol": None,
+        "authority": None,
+        "request_id": None,
+        "response_code": 0,
+        "response_code_details": None,
+        "route_name": None,
+        "bytes_received": 120,
+        "bytes_sent": 300,
+    }
+    shape.call("client", "details", path="/", seen=tcp | (seen or {}), told=tcp | (told or {}), silent=silent)
+
+
+def as_tcp(shape: Shape, service: str, app: str, name: str = "tcp") -> None:
+    """The Service's port is plain TCP to the mesh: a listener at its address, TCP chains at the server."""
+    import copy
+
+    shape.object("Service", service)["spec"]["ports"][0]["name"] = name
+    proxy: Json = {
+        "name": "envoy.filters.network.tcp_proxy",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": full(service),
+            "cluster": full(service),
+        },
+    }
+    for one in shape.apps:
+        listener = copy.deepcopy(shape.listener(one, "0.0.0.0_9080"))
+        address = shape.service_ip(service)
+        listener |= {
+            "name": f"{address}_9080",
+            "address": {"socket_address": {"address": address, "port_value": 9080}},
+            "filter_chains": [{"filters": [proxy]}],
+        }
+        listener.pop("default_filter_chain", None)
+        shape._section(one, "ListenersConfigDump")["dynamic_listeners"].append(
+            {"name": listener["name"], "active_state": {"listener": listener}}
+        )
+        routes = shape.routes(one)
+        routes["virtual_hosts"] = [
+            vh for vh in routes["virtual_hosts"] if not vh["name"].startswith(f"{service}.")
+        ]
+    inbound = copy.deepcopy(proxy)
+    inbound["typed_config"] |= {"stat_prefix": "inbound|9080||", "cluster": "inbound|9080||"}
+    for chain in shape.inbound_chains(app):
+        chain["filters"] = [inbound]
+
+
+@case(HEALTHY)
+def quiet_tcp() -> Shape:
+    shape = quiet()
+    shape._lines = {}
+    as_tcp(shape, "details", "details")
+    tcp_lines(shape)
+    return shape
+
+
+@case("deny-policy")
+def denied_tcp() -> Shape:
+    shape = Shape()
+    as_tcp(shape, "details", "details")
+    rules = {
+        "permissions": [both([{"destination_port": 9080}], "rules")],
+        "principals": [both([principal("client")], "ids")],
+    }
+    for chain in shape.inbound_chains("details"):
+        chain["filters"].insert(
+            0,
+            {
+                "name": "envoy.filters.network.rbac",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC",
+                    "rules": {
+                        "action": "DENY",
+                        "policies": {"ns[bookinfo]-policy[no-client]-rule[0]": rules},
+                    },
+                    "stat_prefix": "tcp.",
+                },
+            },
+        )
+    policy(
+        shape,
+        "no-client",
+        {
+            "action": "DENY",
+            "selector": {"matchLabels": {"app": "details"}},
+            "rules": [
+                {
+                    "from": [{"source": {"principals": ["cluster.local/ns/bookinfo/sa/client"]}}],
+                    "to": [{"operation": {"ports": ["9080"]}}],
+                }
+            ],
+        },
+    )
+    tcp_lines(
+        shape,
+        seen={"bytes_sent": 0},
+        told={
+            "bytes_sent": 0,
+            "connection_termination_details": "rbac_access_denied_matched_policy[ns[bookinfo]-policy[no-client]-rule[0]]",
+            "upstream_host": None,
+            "upstream_cluster": "inbound|9080||",
+        },
+    )
+    return shape
+
+
+@case("http-policy-on-tcp-port")
+def routes_that_a_tcp_port_ignores() -> Shape:
+    shape = Shape()
+    as_tcp(shape, "details", "details")
+    shape.add(
+        "VirtualService",
+        "details",
+        {
+            "hosts": ["details"],
+            "http": [
+                {
+                    "fault": {"abort": {"httpStatus": 500, "percentage": {"value": 100}}},
+                    "route": [{"destination": {"host": "details"}}],
+                }
+            ],
+        },
+    )
+    tcp_lines(shape)
+    return shape
+
+
+@case("nothing-listens-at-endpoint")
+def service_entry_to_a_closed_port() -> Shape:
+    """A ServiceEntry's host resolved by DNS; the port there is closed."""
+    shape = quiet()
+    name = "outbound|8080||api.example.com"
+    shape.add(
+        "ServiceEntry",
+        "api",
+        {
+            "hosts": ["api.example.com"],
+            "ports": [{"number": 8080, "name": "http", "protocol": "HTTP"}],
+            "resolution": "DNS",
+            "location": "MESH_EXTERNAL",
+        },
+    )
+    address = {"socket_address": {"address": "203.0.113.9", "port_value": 8080}}
+    shape.add_cluster(
+        "client",
+        {
+            "@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            "name": name,
+            "type": "STRICT_DNS",
+            "connect_timeout": "10s",
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [
+                    {
+                        "locality": {},
+                        "lb_endpoints": [
+                            {
+                                "endpoint": {
+                                    "address": {
+                                        "socket_address": {"address": "api.example.com", "port_value": 8080}
+                                    }
+                                },
+                                "load_balancing_weight": 1,
+                            }
+                        ],
+                    }
+                ],
+            },
+            "metadata": {
+                "filter_metadata": {
+                    "istio": {
+                        "services": [
+                            {"host": "api.example.com", "name": "api.example.com", "namespace": "bookinfo"}
+                        ]
+                    }
+                }
+            },
+        },
+    )
+    shape.statuses("client").append(
+        {
+            "name": name,
+            "added_via_api": True,
+            "host_statuses": [
+                {"address": address, "health_status": {"eds_health_status": "HEALTHY"}, "weight": 1}
+            ],
+        }
+    )
+    route = shape.route("details")
+    route["route"]["cluster"] = name
+    listen_at(
+        shape,
+        "client",
+        8080,
+        [{"name": "api.example.com:8080", "domains": ["api.example.com"], "routes": [route]}],
+    )
+    seen = reset(f"remote_connection_failure|{REFUSED}") | {
+        "upstream_cluster": name,
+        "upstream_host": "203.0.113.9:8080",
+        "authority": "api.example.com:8080",
+        "downstream_local_address": "203.0.113.9:8080",
+    }
+    shape.call("client", "details", "nobody", path="/v1", seen=seen)
+    return shape
+
+
+@case("dns-failure")
+def service_entry_that_does_not_resolve() -> Shape:
+    shape = service_entry_to_a_closed_port()
+    shape._lines["client"] = [line for line in shape._lines["client"] if "api.example.com" not in str(line)]
+    shape.statuses("client")[-1].pop("host_statuses")
+    seen = no_host(
+        "UH",
+        "no_healthy_upstream",
+        upstream_cluster="outbound|8080||api.example.com",
+        authority="api.example.com:8080",
+        downstream_local_address="240.240.0.1:8080",
+    )
+    shape.call("client", "details", "nobody", path="/v1", seen=seen)
     return shape
 
 
