@@ -425,6 +425,11 @@ class Shape:
         prefix = self._proxy(app) + "/"
         self.files = {path: data for path, data in self.files.items() if not path.startswith(prefix)}
 
+    def log_as_text(self) -> None:
+        """The lines in Istio's text format, with flags in the other order and Envoy's older words for a refusal."""
+        for app, lines in self._lines.items():
+            self._lines[app] = [line if isinstance(line, str) else _as_text(line) for line in lines]
+
     def write(self, path: Path) -> Path:
         for app, lines in self._lines.items():
             if app in self.apps:
@@ -440,3 +445,23 @@ class Shape:
                 json.dumps({"apiVersion": "v1", "kind": "List", "items": self.objects})
             )
         return path
+
+
+_TEXT = (
+    '[{start_time}] "{method} {path} {protocol}" {response_code} {response_flags} {response_code_details} '
+    '{connection_termination_details} "{upstream_transport_failure_reason}" {bytes_received} {bytes_sent} {duration} '
+    '{upstream_service_time} "{x_forwarded_for}" "{user_agent}" "{request_id}" "{authority}" "{upstream_host}" '
+    "{upstream_cluster} {upstream_local_address} {downstream_local_address} {downstream_remote_address} "
+    "{requested_server_name} {route_name}"
+)
+
+
+def _as_text(line: Json) -> str:
+    fields = {name: "-" if value is None else str(value) for name, value in line.items()}
+    fields["response_flags"] = ",".join(reversed(fields["response_flags"].split(",")))
+    old = "remote_connection_failure,delayed_connect_error:_111"
+    details = fields["response_code_details"]
+    fields["response_code_details"] = details.replace(
+        "remote_connection_failure|delayed_connect_error:_Connection_refused", old
+    )
+    return _TEXT.format(**fields)

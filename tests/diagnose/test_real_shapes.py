@@ -1466,6 +1466,11 @@ def unready_and_still_held() -> Shape:
 def grpc_in_name_only() -> Shape:
     shape = quiet()
     shape.object("Service", "details")["spec"]["ports"][0]["name"] = "grpc"
+    next(
+        o
+        for o in shape.objects
+        if o["kind"] == "EndpointSlice" and o["metadata"]["name"].startswith("details")
+    )["ports"][0]["name"] = "grpc"
     options = {
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
             "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
@@ -3205,6 +3210,9 @@ def as_tcp(shape: Shape, service: str, app: str, name: str = "tcp") -> None:
     import copy
 
     shape.object("Service", service)["spec"]["ports"][0]["name"] = name
+    for found in shape.objects:
+        if found["kind"] == "EndpointSlice" and found["metadata"]["name"].startswith(service):
+            found["ports"][0]["name"] = name
     proxy: Json = {
         "name": "envoy.filters.network.tcp_proxy",
         "typed_config": {
@@ -3417,3 +3425,27 @@ def test_the_cause_is_named_first_and_alone(name: str, tmp_path: Path) -> None:
     serious = [finding.cause for finding in report.findings if finding.severity != "info"]
     assert serious == ([] if cause == HEALTHY else cause.split(" / "))
     assert not [unknown for unknown in report.unknown if unknown.what.startswith("rule ")]
+
+
+AS_TEXT = (
+    "quiet",
+    "told_to_send_plaintext",
+    "mutual_to_disable",
+    "denied_path",
+    "pending_overflow",
+    "missing_subset",
+    "wrong_target_port",
+    "nothing_there",
+    "too_slow_for_a_try",
+    "denied_tcp",
+)
+
+
+@pytest.mark.parametrize("name", AS_TEXT)
+def test_a_text_log_in_older_words_says_the_same(name: str, tmp_path: Path) -> None:
+    cause, build = CASES[name]
+    shape = build()
+    shape.log_as_text()
+    report = verdict(shape.write(tmp_path / "bundle"))
+    serious = [finding.cause for finding in report.findings if finding.severity != "info"]
+    assert serious == ([] if cause == HEALTHY else [cause])

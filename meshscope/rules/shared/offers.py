@@ -173,7 +173,10 @@ def unknown_servers(facts: Facts) -> Iterator[tuple[EdgeFacts, Shown]]:
         shown = shown_by(edge, client=lambda s: "WRONG_VERSION_NUMBER" in _reason(s))
         if not shown:
             continue
+        answered = {entry.upstream_host for symptom in shown.symptoms for entry in symptom.entries}
         chains = [branch.at(Stage.FILTER_CHAIN) for walk in edge.walks for branch in walk.branches]
+        if any(hop is not None and hop.detail.get("endpoint") in answered for hop in chains):
+            chains = [hop for hop in chains if hop is not None and hop.detail.get("endpoint") in answered]
         if chains and all(hop is not None and hop.outcome == "unknown" for hop in chains):
             yield edge, shown
 
