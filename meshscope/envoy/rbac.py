@@ -110,12 +110,6 @@ class HttpRbac(Struct, frozen=True):
     shadow_matcher: dict[str, Any] | None = None
 
 
-class HttpRbacPerRoute(Struct, frozen=True):
-    """envoy.extensions.filters.http.rbac.v3.RBACPerRoute: replaces the filter's; None switches it off."""
-
-    rbac: HttpRbac | None = None
-
-
 class NetworkRbac(Struct, frozen=True):
     """envoy.extensions.filters.network.rbac.v3.RBAC; without rules and matcher everything is allowed."""
 

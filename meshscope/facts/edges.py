@@ -8,11 +8,12 @@ from functools import cached_property
 import msgspec
 
 from meshscope.envoy.access_log import AccessLogEntry
+from meshscope.envoy.clusters import ClusterStatus
 from meshscope.facts import symptoms as seen
 from meshscope.facts.mesh import Mesh
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom
-from meshscope.istio.names import ClusterName, cluster_name, sni_name
+from meshscope.istio.names import ClusterName, cluster_name, is_inbound, sni_name
 from meshscope.model.findings import Edge, Unavailable
 from meshscope.model.names import WorkloadId
 
@@ -143,7 +144,7 @@ def is_outbound(mesh: Mesh, proxy: Proxy, entry: AccessLogEntry) -> bool:
     The cluster says so; a refused request has none: then the addresses do, because a request of the pod itself
     comes from the pod's address and goes elsewhere.
     """
-    if entry.upstream_cluster.startswith("inbound|") or entry.upstream_cluster == "InboundPassthroughCluster":
+    if is_inbound(entry.upstream_cluster):
         return False
     if entry.upstream_cluster:
         return True
@@ -205,7 +206,7 @@ def _clusters_with_traffic(proxy: Proxy) -> Iterator[ClusterName]:
         before = proxy.clusters_before
         for status in proxy.clusters:
             earlier = before.get(status.name) if before is not None else None
-            if _host_requests(status) > (_host_requests(earlier) if earlier else 0):
+            if _host_requests(status) > _host_requests(earlier):
                 names.add(status.name)
     for name in sorted(names):
         parsed = cluster_name(name)
@@ -213,8 +214,8 @@ def _clusters_with_traffic(proxy: Proxy) -> Iterator[ClusterName]:
             yield parsed
 
 
-def _host_requests(status: object) -> int:
-    hosts = getattr(status, "hosts", ())
+def _host_requests(status: ClusterStatus | None) -> int:
+    hosts = status.hosts if status is not None else ()
     return sum(host.stats.get("rq_total", 0) + host.stats.get("cx_total", 0) for host in hosts)
 
 

@@ -48,6 +48,11 @@ def cluster_name(text: str) -> ClusterName | None:
     return None if port is None else ClusterName(parts[0], port, parts[2], parts[3])
 
 
+def is_inbound(cluster: str) -> bool:
+    """Whether an Envoy cluster leads to the pod's own application."""
+    return cluster.startswith("inbound|") or cluster == INBOUND_PASSTHROUGH
+
+
 def sni_name(text: str) -> ClusterName | None:
     """The cluster behind a server name such as `outbound_.9080_.v1_.reviews.ns.svc.cluster.local`."""
     parts = text.split("_.", 3)

@@ -58,7 +58,6 @@ RULE = Rule(
     since="0.1.0",
     verified_on=("Envoy 1.40",),
 )
-MOST_POLICIES = 3
 
 
 def check(facts: Facts) -> Iterable[Claim | Unknown]:

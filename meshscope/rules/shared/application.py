@@ -9,6 +9,7 @@ import msgspec
 from meshscope.envoy.config_dump import Cluster
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom, is_tcp
+from meshscope.istio.names import is_inbound
 from meshscope.model.findings import CausedBy, Evidence, Fix, RuledOut, Unavailable
 from meshscope.model.names import ObjectRef
 from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, SEEN, Matches
@@ -37,7 +38,7 @@ class Met(msgspec.Struct, frozen=True):
 
 def at_application(symptom: Symptom) -> bool:
     """Whether a server's line is of its way to its own application."""
-    return symptom.cluster.startswith("inbound|") or symptom.cluster == "InboundPassthroughCluster"
+    return is_inbound(symptom.cluster)
 
 
 def met(
