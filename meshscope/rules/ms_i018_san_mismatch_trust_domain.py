@@ -29,22 +29,17 @@ from collections.abc import Iterable
 from meshscope.envoy.certificates import trust_domain
 from meshscope.model.findings import Fix, RuledOut, Unknown
 from meshscope.model.names import ObjectRef, ProxyId
-from meshscope.rules.claims import LIKELY, claims
+from meshscope.rules.claims import LIKELY
 from meshscope.rules.facts import Facts
 from meshscope.rules.rule import Claim, Rule
 from meshscope.rules.shared.certificates import (
     UNREAD_CALLER,
     look_at_secrets,
-    names_in_log,
-    refused_clients,
-    refused_servers,
     refusing_servers,
     restart,
-    state_claim,
-    unsound,
+    wrong_names,
 )
 from meshscope.walk.hops import Stage
-from meshscope.walk.transport import san_cause
 
 RULE = Rule(
     code="MS-I018",
@@ -59,44 +54,8 @@ RULE = Rule(
 
 
 def check(facts: Facts) -> Iterable[Claim | Unknown]:
-    servers = refused_servers(facts, RULE.cause, "SAN_matcher", telling=("ssl_fail_verify_san",))
-    clients = refused_clients(facts, RULE.cause, server_stat="ssl_fail_verify_san")
-    for refusal in (*servers, *clients):
-        expected, actual = refusal.expected, refusal.actual
-        if refusal.found is None:
-            expected, actual = names_in_log(facts, refusal)
-            if san_cause(actual, expected) != RULE.cause:
-                continue
-        yield from claims(
-            RULE,
-            refusal.edge,
-            refusal.shown,
-            predicted=refusal.found,
-            at_most=refusal.at_most,
-            stage=Stage.TLS_ACCEPT,
-            subject=refusal.subject,
-            title=f"{refusal.edge.edge}: the certificate is of another trust domain",
-            explanation=f"{refusal.who} shows the identity {actual}{refusal.part}; the other side expects "
-            f"{', '.join(expected) or 'another one'}",
-            fix=_fixes(refusal.subject, refusal.pod, expected),
-            ruled_out=(
-                RuledOut(
-                    "server-cert-untrusted-by-client",
-                    "the chain is trusted and valid; only the name is wrong",
-                ),
-                RuledOut("san-mismatch-service-account", "the trust domain itself differs"),
-            ),
-        )
-    for found in unsound(facts, RULE.cause):
-        workload = facts.workload(found.proxy)
-        yield state_claim(
-            RULE,
-            facts,
-            found,
-            title=f"{workload} shows a certificate of another trust domain than its callers expect",
-            explanation=found.why,
-            fix=_fixes(workload, found.proxy.id, ()),
-        )
+    other = RuledOut("san-mismatch-service-account", "the trust domain itself differs")
+    yield from wrong_names(RULE, facts, "trust domain", other, _fixes)
     for server in refusing_servers(facts, "ssl_fail_verify_san"):
         yield Claim(
             rule=RULE,

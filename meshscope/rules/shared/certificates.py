@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import msgspec
@@ -11,9 +11,9 @@ import msgspec
 from meshscope.envoy.certificates import Certificate, ChainFault
 from meshscope.facts.proxy import Proxy
 from meshscope.facts.symptoms import Symptom, is_tcp
-from meshscope.model.findings import Evidence, Fix, Unavailable, Unknown
+from meshscope.model.findings import Evidence, Fix, RuledOut, Unavailable, Unknown
 from meshscope.model.names import OUTSIDE, ObjectRef, ProxyId
-from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, Matches, Shown, shown_by
+from meshscope.rules.claims import COUNTED, LIKELY, PREDICTED, Matches, Shown, claims, shown_by
 from meshscope.rules.facts import EdgeFacts, Facts, Moved, Predicted
 from meshscope.rules.rule import Claim, Rule
 from meshscope.sources.source import Part
@@ -435,3 +435,54 @@ def names_in_log(facts: Facts, refusal: Refusal) -> tuple[tuple[str, ...], str]:
 
 
 _SANS = re.compile(r"certificate_SANs_are_\[([^\]]*)\]")
+
+
+def wrong_names(
+    rule: Rule,
+    facts: Facts,
+    of_another: str,
+    other: RuledOut,
+    fixes: Callable[[ObjectRef, ProxyId | None, tuple[str, ...]], tuple[Fix, ...]],
+) -> Iterator[Claim]:
+    """Valid certificates with a name that the other side doesn't take, for the rule about this kind of name.
+
+    `of_another` is the kind in words ("service account"), `other` why it isn't the other kind.
+    """
+    servers = refused_servers(facts, rule.cause, "SAN_matcher", telling=("ssl_fail_verify_san",))
+    clients = refused_clients(facts, rule.cause, server_stat="ssl_fail_verify_san")
+    for refusal in (*servers, *clients):
+        expected, actual = refusal.expected, refusal.actual
+        if refusal.found is None:
+            expected, actual = names_in_log(facts, refusal)
+            if transport.san_cause(actual, expected) != rule.cause:
+                continue
+        yield from claims(
+            rule,
+            refusal.edge,
+            refusal.shown,
+            predicted=refusal.found,
+            at_most=refusal.at_most,
+            stage=Stage.TLS_ACCEPT,
+            subject=refusal.subject,
+            title=f"{refusal.edge.edge}: the certificate is of another {of_another}",
+            explanation=f"{refusal.who} shows the identity {actual}{refusal.part}; the other side expects "
+            f"{', '.join(expected) or 'another one'}",
+            fix=fixes(refusal.subject, refusal.pod, expected),
+            ruled_out=(
+                RuledOut(
+                    "server-cert-untrusted-by-client",
+                    "the chain is trusted and valid; only the name is wrong",
+                ),
+                other,
+            ),
+        )
+    for found in unsound(facts, rule.cause):
+        workload = facts.workload(found.proxy)
+        yield state_claim(
+            rule,
+            facts,
+            found,
+            title=f"{workload} shows a certificate of another {of_another} than its callers expect",
+            explanation=found.why,
+            fix=fixes(workload, found.proxy.id, ()),
+        )
